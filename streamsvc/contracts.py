@@ -1,0 +1,207 @@
+"""What the runtime asks of the parts it is given. Adapters implement these; ``app.py`` chooses which.
+
+Resources are async context managers: a normal exit drains, an exit by exception aborts. Back-pressure is an
+``await`` on something bounded and nothing else; there is no nack. Sync methods are called in worker threads,
+one call at a time per object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import pyarrow as pa
+
+from streamsvc.records import Batch, DataObject, ObjectInfo, Position, Ranges, Sifted, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """These splits are ours from now on. Nothing is read of them before ``Source.start_at``."""
+
+    splits: tuple[Split, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """These splits are being taken. The source holds them back until ``Source.release`` or ``deadline_s``.
+
+    ``deadline_s`` is seconds from the event; 0 means that they are already gone.
+    """
+
+    splits: tuple[Split, ...]
+    deadline_s: float
+
+
+SplitEvent: TypeAlias = Assigned | Revoked
+
+
+class Source(AbstractAsyncContextManager["Source"], Protocol):
+    """Reads splits in order. Never skips, never moves a position by itself.
+
+    Raises ``SourceUnavailable`` (try again), ``SourceRefused`` and ``PositionLost`` (stop).
+    """
+
+    def assignments(self) -> AsyncIterator[SplitEvent]:
+        """Endless. The runtime consumes it in its own task, apart from ``read``."""
+        ...
+
+    def start_at(self, positions: Mapping[Split, Position]) -> None:
+        """Read these assigned splits from here on. Also moves a split that is being read: what is buffered
+        of it is dropped, and no batch from before is handed out after this call."""
+        ...
+
+    def stop_reading(self, splits: Sequence[Split]) -> None:
+        """Hand out no more batches of these splits; they stay assigned until ``release``."""
+        ...
+
+    def release(self, splits: Sequence[Split]) -> None:
+        """What was read of revoked splits has landed: let the next owner have them."""
+        ...
+
+    async def read(self) -> Batch:
+        """The next records of any started splits; waits until there are some. Cancelling loses nothing."""
+        ...
+
+    def read_range(self, ranges: Ranges) -> AsyncIterator[Batch]:
+        """Exactly these half-open ranges, owned or not, then the end. For finishing a segment.
+
+        Raises ``PositionLost`` when the first record of a range is gone."""
+        ...
+
+    async def splits(self) -> Sequence[Split]:
+        """All live splits, whoever owns them."""
+        ...
+
+    async def first_positions(self) -> Mapping[Split, Position]:
+        """Where the configured ``start`` (earliest, latest, a time, or positions committed by whom we replace)
+        puts every live split. Asked once in the life of a pipeline, to make ``start.json``."""
+        ...
+
+    async def earliest(self, splits: Sequence[Split]) -> Mapping[Split, Position]:
+        """The first record the source still has, for splits that appeared after ``start.json``."""
+        ...
+
+    async def ends(self) -> Mapping[Split, Position]:
+        """Where every live split ends now."""
+        ...
+
+    def acknowledge(self, positions: Mapping[Split, Position]) -> None:
+        """Landed up to here. For lag tools and for leaving us; best effort, never read back by us."""
+        ...
+
+
+class Decoder(Protocol):
+    """Raw values to typed columns. Pure: the same bytes give the same rows for the same ``version``."""
+
+    @property
+    def version(self) -> int:
+        """Raised whenever the same bytes would give other rows."""
+        ...
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of every ``rows``, without ``_row``."""
+        ...
+
+    def decode(self, values: pa.Array) -> Sifted:
+        """values: binary, null for a tombstone (which becomes a row of nulls). Bad data never raises."""
+        ...
+
+
+class Transform(Protocol):
+    """One row-wise step over columns. ``_row`` goes through it."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of every ``rows``, without ``_row``."""
+        ...
+
+    def apply(self, rows: pa.RecordBatch) -> Sifted:
+        """A row whose expression fails is a reject, never its neighbours."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What ``OpenObjects.write`` did. ``excess_row``: the ``_row`` of the first row that would have needed one
+    partition too many; then nothing was written, and the segment is to be cut before that record."""
+
+    rejects: pa.RecordBatch
+    excess_row: int | None = None
+
+
+class OpenObjects(Protocol):
+    """The objects of one segment while it fills: one for each partition, encoded as rows come."""
+
+    @property
+    def largest_bytes(self) -> int:
+        """The largest object, as it would be in the store."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """All that is held, encoded or not."""
+        ...
+
+    @property
+    def rows(self) -> int: ...
+
+    def write(self, rows: pa.RecordBatch) -> Written: ...
+
+    def close(self, segment: str) -> list[DataObject]:
+        """Encode the rest. Keys are made from the segment's id and the partition, never from the clock."""
+        ...
+
+
+class Sink(Protocol):
+    """Where rows go."""
+
+    def open(self) -> OpenObjects: ...
+
+    async def publish(self, objects: Sequence[DataObject]) -> list[ObjectInfo]:
+        """Create every object; one that exists is this segment's own. Answers what is in the store.
+
+        Raises ``StoreUnavailable`` (try again: the same call) and ``StoreRefused``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A listed object."""
+
+    key: str
+    nbytes: int
+
+
+class ObjectStore(Protocol):
+    """Create-only objects under one prefix. Keys are relative to it, plain text, ``/`` between parts.
+
+    Every method raises ``StoreUnavailable`` (effect unknown: try again) and ``StoreRefused``.
+    """
+
+    @property
+    def url(self) -> str:
+        """Address of the prefix, without credentials."""
+        ...
+
+    async def create(self, key: str, body: bytes | Sequence[pa.Buffer | bytes]) -> bool:
+        """Put if absent. ``False``: the store says it exists, or that another create is under way, which says
+        nothing about whose it is: read the key."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """``None``: there is no such object."""
+        ...
+
+    async def size(self, key: str) -> int | None: ...
+
+    def list(self, prefix: str, *, after: str = "") -> AsyncIterator[Entry]:
+        """Keys that start with ``prefix`` (a folder, ending in ``/``, or empty), in text order, after ``after``."""
+        ...
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Absent keys are no error."""
+        ...
