@@ -1,17 +1,17 @@
 """Everything that can go wrong, as one tree. Foreign exceptions are mapped to it where they enter.
 
-    StreamsvcError                what failed, where, and what to do next
-    ├── ConfigError               the configuration is wrong: file, line, column (exit code 2)
-    ├── Retryable                 it may pass by waiting; the runtime backs off and tries again, for ever
-    │   ├── StoreUnavailable      an object store did not answer, or answered with a fault
-    │   └── SourceUnavailable     a broker or stream did not answer
-    ├── Fatal                     waiting will not mend it; the process stops and says why (exit code 1)
-    │   ├── StoreRefused          no permission, no such bucket, or creates that are not exclusive
-    │   ├── SourceRefused         no permission, no such topic, bad credentials
-    │   ├── PositionLost          a range that must be read is gone from the source; offers `seek`
-    │   ├── ForeignVersion        a pending segment was planned by another decode version
-    │   └── LogCorrupt            an object of the segment log does not say what it must
-    └── Fenced                    another worker owns what this one held; the runtime recovers and goes on
+StreamsvcError                what failed, where, and what to do next
+├── ConfigError               the configuration is wrong: file, line, column (exit code 2)
+├── Retryable                 it may pass by waiting; the runtime backs off and tries again, for ever
+│   ├── StoreUnavailable      an object store did not answer, or answered with a fault
+│   └── SourceUnavailable     a broker or stream did not answer
+├── Fatal                     waiting will not mend it; the process stops and says why (exit code 1)
+│   ├── StoreRefused          no permission, no such bucket, or creates that are not exclusive
+│   ├── SourceRefused         no permission, no such topic, bad credentials
+│   ├── PositionLost          a range that must be read is gone from the source; offers `seek`
+│   ├── ForeignVersion        a pending segment was planned by another decode version
+│   └── LogCorrupt            an object of the segment log does not say what it must
+└── Fenced                    another worker owns what this one held; the runtime recovers and goes on
 """
 
 from __future__ import annotations

@@ -1,0 +1,135 @@
+"""The whole configuration, as models. Field names are the YAML's; defaults are what most people should run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from streamsvc.core.units import parse_bytes, parse_seconds
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+"""A duration: ``300``, ``5m``, ``250ms``, ``1h30m``."""
+
+ByteSize = Annotated[int, BeforeValidator(parse_bytes)]
+"""A size: ``1048576``, ``128MiB``, ``1GB``."""
+
+Include = Literal["_key", "_headers", "_timestamp", "_split", "_position"]
+
+
+class Model(BaseModel):
+    """Unknown keys are errors; nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+
+class Sasl(Model):
+    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "AWS_MSK_IAM"]
+    username: str | None = None
+    password: SecretStr | None = None
+    region: str | None = None
+
+
+class Tls(Model):
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    key_password: SecretStr | None = None
+
+
+class KafkaSource(Model):
+    brokers: str
+    topics: list[str] = Field(min_length=1)
+    start: str = "earliest"
+    group: str | None = None
+    group_protocol: Literal["classic", "consumer"] = "classic"
+    instance_id: str | None = None
+    tls: Tls | None = None
+    sasl: Sasl | None = None
+    client: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class Source(Model):
+    kafka: KafkaSource
+
+
+class JsonDecode(Model):
+    columns: dict[str, str] | None = None
+    infer: bool = False
+    on_new_field: Literal["ignore", "keep"] = "ignore"
+
+
+class Decode(Model):
+    """One decoder: ``{apache: combined}``, ``{json: {schema: ...}}`` or ``{raw: {}}``."""
+
+    apache: str | None = None
+    json_: JsonDecode | None = Field(default=None, alias="json")
+    raw: dict[str, str] | None = None
+
+
+class SqlStep(Model):
+    sql: str
+
+
+class Buffer(Model):
+    size: ByteSize = 128 * 1024 * 1024
+    interval: Seconds = 300.0
+
+
+class ParquetOptions(Model):
+    row_group_rows: int = Field(default=1_000_000, ge=1)
+    row_group_size: ByteSize = 32 * 1024 * 1024
+    sort_by: list[str] = Field(default_factory=list)
+    dictionary: bool | list[str] = True
+    statistics: bool | list[str] = True
+
+
+class ObjectSink(Model):
+    path: str
+    format: Literal["parquet", "json"] = "parquet"
+    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
+    compression_level: int | None = None
+    partition_by: dict[str, str] = Field(default_factory=dict)
+    buffer: Buffer = Buffer()
+    max_partitions: int = Field(default=500, ge=1)
+    parquet: ParquetOptions = ParquetOptions()
+
+
+class Rejects(Model):
+    path: str
+
+
+class Pipeline(Model):
+    source: Source
+    decode: Decode
+    include: list[Include] = Field(default_factory=list)
+    transform: list[SqlStep] = Field(default_factory=list)
+    sink: ObjectSink
+    rejects: Rejects | None = None
+
+
+class Aws(Model):
+    region: str | None = None
+    endpoint_url: str | None = None
+    profile: str | None = None
+    role_arn: str | None = None
+    access_key_id: SecretStr | None = None
+    secret_access_key: SecretStr | None = None
+    session_token: SecretStr | None = None
+
+
+class Http(Model):
+    listen: str = "127.0.0.1:8080"
+
+
+class Service(Model):
+    """One file: a service and its pipelines."""
+
+    service: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,100}$")
+    state: str
+    memory: ByteSize = 1024 * 1024 * 1024
+    workers: int | Literal["auto"] = 1
+    drain: Seconds = 25.0
+    http: Http | None = Http()
+    aws: Aws = Aws()
+    pipelines: dict[str, Pipeline] = Field(min_length=1)
