@@ -80,8 +80,10 @@ class Source(AbstractAsyncContextManager["Source"], Protocol):
         puts every live split. Asked once in the life of a pipeline, to make ``start.json``."""
         ...
 
-    async def earliest(self, splits: Sequence[Split]) -> Mapping[Split, Position]:
-        """The first record the source still has, for splits that appeared after ``start.json``."""
+    @property
+    def first_position(self) -> Position:
+        """Before the first record that any split can have: where a split begins that appeared after
+        ``start.json`` (Kafka: offset 0). A constant, so that every worker claims the same key."""
         ...
 
     async def ends(self) -> Mapping[Split, Position]:
