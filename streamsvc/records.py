@@ -45,28 +45,85 @@ class Span:
     to: Position
 
 
+Column: TypeAlias = Callable[[], pa.Array]
+"""A column that is made when somebody wants it, one value a record of the batch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Raw records as they were read: columns of equal length, the rows of ``spans`` one after another.
 
-    values:    binary, null for a tombstone
-    offsets:   int64 for Kafka, string for Kinesis: what ``position_text`` turns into a Position
-    arrivals:  timestamp[ms, UTC]: when the broker or stream took the record; null if it does not say
-    keys:      makes binary, one a record; called only where keys are wanted
-    headers:   makes map<string, binary>; called only where headers are wanted
+    values:        binary, null for a tombstone
+    offsets:       int64 for Kafka, string for Kinesis; ``position_text`` makes each record's Position of it
+    arrivals:      timestamp[ms, UTC]: when the broker or stream took the record; null if it does not say
+    keys:          binary, null where the record has none
+    headers:       map<string, binary>, null where the record has none
+    nbytes:        what the batch holds in memory
     """
 
     spans: tuple[Span, ...]
     values: pa.Array
     offsets: pa.Array
-    arrivals: pa.Array
-    keys: Callable[[], pa.Array]
-    headers: Callable[[], pa.Array]
     position_text: Callable[[pa.Array], pa.Array]
+    arrivals: Column
+    keys: Column
+    headers: Column
     nbytes: int
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def position(self, row: int) -> Position:
+        """The boundary before the record in this row."""
+        return str(self.position_text(self.offsets.slice(row, 1))[0].as_py())
+
+    def split_names(self) -> pa.Array:
+        """dictionary<string>: the split of each record."""
+        codes = [pa.repeat(pa.scalar(code, pa.int32()), span.rows) for code, span in enumerate(self.spans)]
+        names = pa.array([span.split for span in self.spans], pa.string())
+        return pa.DictionaryArray.from_arrays(pa.concat_arrays(codes or [pa.array([], pa.int32())]), names)
+
+    def before(self, row: int) -> Batch:
+        """The records before this row."""
+        spans = [
+            Span(span.split, min(end, row) - start, span.first, span.to if end <= row else self.position(row))
+            for span, start, end in row_bounds(self.spans)
+            if start < row
+        ]
+        return self._map(tuple(spans), lambda column: column.slice(0, row))
+
+    def after(self, row: int) -> Batch:
+        """This row's record and all behind it."""
+        spans = [
+            Span(span.split, end - max(start, row), span.first if start >= row else self.position(row), span.to)
+            for span, start, end in row_bounds(self.spans)
+            if start >= row or end > row
+        ]
+        return self._map(tuple(spans), lambda column: column.slice(row))
+
+    def only(self, wanted: Callable[[Span], bool]) -> Batch:
+        """The records of the spans that are wanted; the batch itself when all are."""
+        kept = [(span, start, end) for span, start, end in row_bounds(self.spans) if wanted(span)]
+        if len(kept) == len(self.spans):
+            return self
+
+        def pick(column: pa.Array) -> pa.Array:
+            return pa.concat_arrays([column.slice(0, 0), *(column.slice(a, b - a) for _, a, b in kept)])
+
+        return self._map(tuple(span for span, _, _ in kept), pick)
+
+    def _map(self, spans: tuple[Span, ...], pick: Callable[[pa.Array], pa.Array]) -> Batch:
+        values = pick(self.values)
+        return Batch(
+            spans=spans,
+            values=values,
+            offsets=pick(self.offsets),
+            position_text=self.position_text,
+            arrivals=lambda: pick(self.arrivals()),
+            keys=lambda: pick(self.keys()),
+            headers=lambda: pick(self.headers()),
+            nbytes=self.nbytes * len(values) // max(len(self), 1),
+        )
 
 
 @dataclass(frozen=True, slots=True)
