@@ -170,6 +170,32 @@ class Sink(Protocol):
         ...
 
 
+class OpenRejects(Protocol):
+    """The records of one segment that could not be decoded or placed, with their bytes."""
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    def add(self, batch: Batch, rejects: pa.RecordBatch) -> None:
+        """rejects: schema ``REJECTED``; coordinates and bytes are taken from the batch."""
+        ...
+
+    def close(self, segment: str) -> list[DataObject]: ...
+
+
+class RejectSink(Protocol):
+    """Where rejects go."""
+
+    def open(self) -> OpenRejects: ...
+
+    async def publish(self, objects: Sequence[DataObject]) -> list[ObjectInfo]:
+        """As ``Sink.publish``; the objects are of kind ``rejects``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A listed object."""
