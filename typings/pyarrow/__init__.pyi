@@ -1,0 +1,3 @@
+from pyarrow.lib import *
+
+__version__: str
