@@ -6,7 +6,7 @@ import decimal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, TypeAlias, overload
+from typing import Any, Literal, Self, TypeAlias, overload
 
 from typing_extensions import Buffer as _SupportsBuffer
 
@@ -541,7 +541,6 @@ def scalar(
 # --- arrays
 
 class Array:
-    def __init__(self) -> NoReturn: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Scalar]: ...
     @overload
