@@ -1,0 +1,1 @@
+from aws_msk_iam_sasl_signer import MSKAuthTokenProvider as MSKAuthTokenProvider
