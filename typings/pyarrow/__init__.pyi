@@ -1,3 +1,5 @@
 from pyarrow.lib import *
+from pyarrow.lib import NullScalar
 
+NULL: NullScalar
 __version__: str

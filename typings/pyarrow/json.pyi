@@ -19,7 +19,7 @@ class ParseOptions:
     newlines_in_values: bool
     unexpected_field_behavior: str
 
-class JSONStreamingReader:
+class _JSONStreamingReader:
     def __iter__(self) -> Iterator[RecordBatch]: ...
     @property
     def schema(self) -> Schema: ...
@@ -37,4 +37,4 @@ def open_json(
     read_options: ReadOptions | None = None,
     parse_options: ParseOptions | None = None,
     memory_pool: MemoryPool | None = None,
-) -> JSONStreamingReader: ...
+) -> _JSONStreamingReader: ...
