@@ -1,4 +1,4 @@
-"""One budget for everything buffered. Over it, segments are cut early and then the source waits; nothing is dropped."""
+"""One budget for everything buffered. Over it segments are cut early, then the source waits; nothing is dropped."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from time import thread_time
 import pyarrow as pa
 
 from streamsvc.contracts import Decoder, OpenObjects, OpenRejects, RejectSink, Sink, Transform
-from streamsvc.records import METADATA, ROW, Batch, DataObject, Position, Split, ranges_of, row_bounds
+from streamsvc.records import METADATA, ROW, Batch, DataObject, ObjectInfo, Position, Split, ranges_of, row_bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,6 @@ class OpenSegment:
         self.tally.raw_bytes += batch.nbytes
 
 
-async def publish(recipe: Recipe, encoded: Encoded) -> list[object]:
+async def publish(recipe: Recipe, encoded: Encoded) -> list[ObjectInfo]:
     """Data first, rejects after it."""
     return [*await recipe.sink.publish(encoded.objects), *await recipe.rejects.publish(encoded.rejects)]

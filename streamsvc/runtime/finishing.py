@@ -1,0 +1,68 @@
+"""Finishing a segment that another worker planned and did not decide: its ranges, read and written again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from streamsvc.contracts import Source
+from streamsvc.core.segments import Plan
+from streamsvc.errors import ForeignVersion, LogCorrupt, PositionLost
+from streamsvc.log.segment_log import SegmentLog
+from streamsvc.records import ObjectInfo, Ranges, Split
+from streamsvc.runtime.observer import Observer
+from streamsvc.runtime.segment import OpenSegment, Recipe, publish
+
+
+class Finisher:
+    """``build`` makes a recipe from a stored configuration, without a limit on partitions: the ranges of a plan
+    were cut to it when they were planned."""
+
+    def __init__(
+        self, source: Source, log: SegmentLog, build: Callable[[dict[str, Any]], Recipe], observer: Observer
+    ) -> None:
+        self._source = source
+        self._log = log
+        self._build = build
+        self._observer = observer
+
+    async def __call__(self, plan: Plan) -> list[ObjectInfo]:
+        """Read every range of the plan again, decode it as the plan's configuration says, and publish.
+
+        Raises ``ForeignVersion`` and ``PositionLost``. Cancelling leaves the segment to the next who recovers.
+        """
+        recipe = self._build(await self._log.config(plan.config))
+        if recipe.decoder.version != plan.decode_version:
+            raise ForeignVersion(
+                "a pending segment was decoded by another version of the decoder",
+                hint="Run the version of streamsvc that planned it until it is committed, then this one.",
+                segment=plan.segment,
+                planned_version=plan.decode_version,
+                our_version=recipe.decoder.version,
+            )
+        self._observer.finishing(plan)
+        segment = OpenSegment(recipe)
+        ranges = {split: (range_.cursor.position, range_.to) for split, range_ in plan.ranges.items()}
+        async for batch in self._source.read_range(ranges):
+            if await asyncio.to_thread(segment.add, batch) is not None:
+                raise LogCorrupt("a planned segment does not fit its configuration", segment=plan.segment)
+        self._check(plan, segment, ranges)
+        return await publish(recipe, await asyncio.to_thread(segment.close, plan.segment))
+
+    @staticmethod
+    def _check(plan: Plan, segment: OpenSegment, ranges: Ranges) -> None:
+        """The first record that the planner saw must have been seen again: what is gone is never skipped."""
+        for split, planned in plan.ranges.items():
+            seen: Split | None = segment.first_records.get(split)
+            if planned.first_record is not None and seen != planned.first_record:
+                raise PositionLost(
+                    "a range that must be read again is gone from the source",
+                    hint="See which records are lost, then move on with: streamsvc seek",
+                    split=split,
+                    first=ranges[split][0],
+                    to=ranges[split][1],
+                    first_record=planned.first_record,
+                    first_seen=seen,
+                    segment=plan.segment,
+                )

@@ -1,0 +1,346 @@
+"""One pipeline of one worker: reads its splits into an open segment, cuts it, and reads on while it lands.
+
+Everything that happens comes through one mailbox and is handled by one coroutine, in order; so there are no locks.
+A batch is taken only where it goes on exactly at what is held of its split. What was read before a move never
+does, and is dropped: the source was told where to read on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import TypeAlias
+
+import stamina
+
+from streamsvc.contracts import Assigned, Revoked, Source
+from streamsvc.core.segments import Cursor
+from streamsvc.errors import Retryable
+from streamsvc.log.segment_log import SegmentLog
+from streamsvc.records import Batch, Position, Split
+from streamsvc.runtime.finishing import Finisher
+from streamsvc.runtime.landing import Identity, Lander
+from streamsvc.runtime.memory import MemoryBudget
+from streamsvc.runtime.observer import Observer
+from streamsvc.runtime.segment import OpenSegment, Recipe
+from streamsvc.runtime.splits import Splits
+
+
+COMMITS_A_CHECKPOINT = 100
+"""Walking a split costs a few reads a segment, so a worker folds the log now and then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A split's place in the log is known: reading can begin."""
+
+    split: Split
+    cursor: Cursor
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The segment that was landing has an outcome, or has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Land what is open, then end."""
+
+
+Event: TypeAlias = Batch | Assigned | Revoked | Recovered | Landed | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When to cut a segment, and whether to end."""
+
+    size_bytes: int
+    interval_s: float
+    until_end: bool = False
+    tick_s: float = 0.5
+
+
+class Pipeline:
+    """``run`` returns when it was stopped and everything that was taken in is committed, or, with ``until_end``,
+    when every split is committed up to where it ended at the start.
+
+    It raises what is ``Fatal``. A cancelled ``run`` equals a crash: the log stays right, what was open is read again.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        source: Source,
+        log: SegmentLog,
+        recipe: Recipe,
+        finisher: Finisher,
+        policy: Policy,
+        budget: MemoryBudget,
+        observer: Observer,
+    ) -> None:
+        self._name = identity.pipeline
+        self._source = source
+        self._log = log
+        self._recipe = recipe
+        self._finish = finisher
+        self._policy = policy
+        self._budget = budget
+        self._observer = observer
+        self._pressure = budget.register(self._name)
+        self._mailbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._credit = asyncio.Semaphore(2)
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix=f"{self._name}-columns")
+        self._lander = Lander(identity, log, recipe, self._threads, observer)
+        self._splits = Splits()
+        self._open = OpenSegment(recipe)
+        self._opened_at = 0.0
+        self._ends: Mapping[Split, Position] | None = None
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._commits = 0
+        self._asked_others_at = 0.0
+
+    @property
+    def splits(self) -> Splits:
+        """What is assigned and where it stands; for ``status``."""
+        return self._splits
+
+    def stop(self) -> None:
+        """Stop reading, land what is open, then let ``run`` return. To be called from the event loop."""
+        self._mailbox.put_nowait(Stop())
+
+    async def run(self) -> None:
+        await self._prepare()
+        self._spawn(self._follow_assignments())
+        self._spawn(self._pump())
+        try:
+            while not await self._is_complete():
+                await self._handle(await self._next_event())
+                await self._cut_if_due()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await self._lander.abandon()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._budget.hold(self._name, 0)
+            self._source.release(sorted(self._splits.assigned))
+
+    async def _prepare(self) -> None:
+        async for attempt in stamina.retry_context(on=Retryable, attempts=None, timeout=None):
+            with attempt:
+                await self._log.begin(self._source.first_positions)
+                if self._policy.until_end:
+                    self._ends = await self._source.ends()
+
+    async def _is_complete(self) -> bool:
+        if self._open.ranges or self._lander.busy:
+            return False
+        if self._stopping:
+            return True
+        if self._ends is None or not self._splits.have_committed(self._ends):
+            return False
+        return await self._others_have_committed(self._ends)
+
+    async def _others_have_committed(self, ends: Mapping[Split, Position]) -> bool:
+        """Whether the splits that other workers own are committed up to their ends. Asks once a second."""
+        if monotonic() - self._asked_others_at < 1.0:
+            return False
+        self._asked_others_at = monotonic()
+        for split in ends.keys() - self._splits.assigned:
+            standing = await self._log.standing(split)
+            if standing.cursor.position < ends[split]:
+                return False
+        return True
+
+    # Events
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        """A failed task is kept, and the loop woken to raise what it failed of."""
+        if task.cancelled() or task.exception() is None:
+            self._tasks.discard(task)
+        else:
+            self._mailbox.put_nowait(Landed())
+
+    def _raise_failures(self) -> None:
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def _follow_assignments(self) -> None:
+        async for event in self._source.assignments():
+            self._mailbox.put_nowait(event)
+
+    async def _pump(self) -> None:
+        while True:
+            await self._credit.acquire()
+            self._mailbox.put_nowait(await self._source.read())
+
+    async def _next_event(self) -> Event | None:
+        """The next event, or ``None`` when it is time to look at the clock."""
+        wait_s = self._policy.tick_s
+        if self._open.ranges:
+            wait_s = min(wait_s, max(0.0, self._opened_at + self._policy.interval_s - monotonic()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                return await self._mailbox.get()
+        return None
+
+    async def _handle(self, event: Event | None) -> None:
+        self._raise_failures()
+        match event:
+            case Batch():
+                await self._take(event)
+                self._credit.release()
+            case Assigned():
+                await self._take_over(event.splits)
+            case Recovered():
+                if not self._stopping and self._splits.start(event.split, event.cursor, event.ticket):
+                    self._source.start_at({event.split: event.cursor.position})
+            case Revoked():
+                await self._hand_over(event)
+            case Landed():
+                if self._lander.done:
+                    await self._settle()
+            case Stop():
+                self._stopping = True
+                self._source.stop_reading(sorted(self._splits.assigned))
+                self._splits.stop_taking()
+            case None:
+                pass
+
+    # Records in
+
+    async def _take(self, batch: Batch) -> None:
+        self._observer.read(batch)
+        rest: Batch | None = self._splits.continuing(batch)
+        while rest is not None and rest.spans:
+            await self._wait_for_room(rest.nbytes)
+            rest = self._splits.continuing(rest)
+            if not rest.spans:
+                return
+            if not self._open.ranges:
+                self._opened_at = monotonic()
+            taken, rest = rest, await self._in_thread(self._open.add, rest)
+            self._splits.took(self._open.ranges)
+            self._account()
+            if rest is not None:
+                await self._cut("partitions")
+            elif self._open.largest_bytes >= self._policy.size_bytes:
+                await self._cut("size")
+
+    async def _wait_for_room(self, nbytes: int) -> None:
+        while not self._budget.has_room(nbytes):
+            if self._budget.ask_largest() != self._name:
+                await self._budget.freed()
+                continue
+            self._pressure.clear()
+            if self._open.ranges:
+                await self._cut("memory")
+            if await self._settle() is None:
+                return
+
+    def _account(self) -> None:
+        self._budget.hold(self._name, self._open.memory_bytes + self._lander.held_bytes)
+
+    async def _in_thread(self, call: Callable[[Batch], Batch | None], batch: Batch) -> Batch | None:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, batch)
+
+    # Segments out
+
+    async def _cut_if_due(self) -> None:
+        if not self._open.ranges:
+            self._pressure.clear()
+        elif self._pressure.is_set():
+            self._pressure.clear()
+            await self._cut("memory")
+        elif monotonic() - self._opened_at >= self._policy.interval_s:
+            await self._cut("interval")
+        elif self._stopping:
+            await self._cut("shutdown")
+        elif self._ends is not None and self._splits.have_reached(self._ends):
+            await self._cut("end")
+
+    async def _cut(self, reason: str) -> None:
+        """Begin to land what is open. Waits for the segment before it, which, if aborted, takes this one with it."""
+        if await self._settle() is False or not self._open.ranges:
+            return
+        segment, self._open = self._open, OpenSegment(self._recipe)
+        ranges = self._splits.plan(segment.ranges, segment.first_records)
+        self._lander.begin(segment, ranges, reason, lambda: self._mailbox.put_nowait(Landed()))
+        self._account()
+
+    async def _settle(self) -> bool | None:
+        """Wait for the segment that is landing. True: committed. False: aborted, and what was open is dropped,
+        since it went on where the aborted one ended. None: nothing was landing."""
+        landed = await self._lander.result()
+        if landed is None:
+            return None
+        outcome, ranges = landed
+        if outcome.state != "committed":
+            self._start_over()
+            return False
+        self._splits.committed(ranges)
+        self._source.acknowledge({split: to for split, (_, to) in ranges.items()})
+        self._account()
+        self._commits += 1
+        if self._commits % COMMITS_A_CHECKPOINT == 0:
+            self._spawn(self._keep_house())
+        return True
+
+    async def _keep_house(self) -> None:
+        await self._log.checkpoint()
+        await self._log.gc()
+
+    async def _land_all(self, reason: str) -> None:
+        await self._cut(reason)
+        await self._settle()
+
+    # Splits that come and go
+
+    def _start_over(self) -> None:
+        """A claim was lost: another worker has had one of our splits. Ask the log again where each of them stands."""
+        self._observer.fenced()
+        self._open = OpenSegment(self._recipe)
+        self._account()
+        self._source.stop_reading(sorted(self._splits.assigned))
+        self._recover(self._splits.assigned)
+
+    async def _take_over(self, splits: Iterable[Split]) -> None:
+        self._splits.assigned.update(splits)
+        if any(split in self._open.ranges or split in self._lander.ranges for split in splits):
+            await self._land_all("assigned")
+        self._recover(splits)
+
+    def _recover(self, splits: Iterable[Split]) -> None:
+        wanted = sorted(splits)
+        self._spawn(self._recover_in_turn(wanted, self._splits.seek_place(wanted)))
+
+    async def _recover_in_turn(self, splits: list[Split], ticket: int) -> None:
+        """In turn, since one segment holds many splits: the first of them finishes it for all."""
+        for split in splits:
+            async for attempt in stamina.retry_context(on=Retryable, attempts=None, timeout=None):
+                with attempt:
+                    cursor = await self._log.recover(split, self._finish)
+                    self._mailbox.put_nowait(Recovered(split, cursor, ticket))
+
+    async def _hand_over(self, event: Revoked) -> None:
+        """Land what is held of the leaving splits while there is time, then let them go."""
+        self._source.stop_reading(event.splits)
+        held = any(split in self._open.ranges or split in self._lander.ranges for split in event.splits)
+        if held and event.deadline_s > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(event.deadline_s):
+                    await self._land_all("revoked")
+        self._splits.drop(event.splits)
+        self._source.release(event.splits)

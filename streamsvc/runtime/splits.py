@@ -1,0 +1,90 @@
+"""Which splits a worker has, where each stands in the log, and how far it has been taken in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import count
+
+from streamsvc.core.segments import Cursor, Range
+from streamsvc.records import Batch, Position, Ranges, Span, Split
+
+
+class Splits:
+    """Bookkeeping; no I/O.
+
+    ``cursors`` say where the next claim of a split goes: they move when a segment is committed. ``reached`` says how
+    far a split was taken into the open segment; a split that is not in it is not being read.
+    """
+
+    def __init__(self) -> None:
+        self.assigned: set[Split] = set()
+        self.cursors: dict[Split, Cursor] = {}
+        self.reached: dict[Split, Position] = {}
+        self._tickets: dict[Split, int] = {}
+        self._next_ticket = count(1)
+
+    def seek_place(self, splits: Iterable[Split]) -> int:
+        """These are not read until the log has told their place. Answers a ticket: an older answer is stale."""
+        ticket = next(self._next_ticket)
+        for split in splits:
+            self.reached.pop(split, None)
+            self._tickets[split] = ticket
+        return ticket
+
+    def start(self, split: Split, cursor: Cursor, ticket: int) -> bool:
+        """The log has told a place. False: it is stale, or the split has left meanwhile."""
+        if split not in self.assigned or self._tickets.get(split) != ticket:
+            return False
+        self.cursors[split] = cursor
+        self.reached[split] = cursor.position
+        return True
+
+    def drop(self, splits: Iterable[Split]) -> None:
+        """These are no longer ours. Their cursors stay: the open segment may still hold rows of them."""
+        for split in splits:
+            self.assigned.discard(split)
+            self.reached.pop(split, None)
+            self._tickets.pop(split, None)
+
+    def stop_taking(self) -> None:
+        """Nothing that is still on its way will be taken in."""
+        self.reached.clear()
+
+    def continuing(self, batch: Batch) -> Batch:
+        """The part of the batch that goes on exactly where we are. The rest was read before a move."""
+        due = dict(self.reached)
+
+        def continues(span: Span) -> bool:
+            if due.get(span.split) != span.first:
+                return False
+            due[span.split] = span.to
+            return True
+
+        return batch.only(continues)
+
+    def took(self, ranges: Ranges) -> None:
+        """The open segment holds these ranges now."""
+        for split, (_, to) in ranges.items():
+            if split in self.reached:
+                self.reached[split] = to
+
+    def plan(self, ranges: Ranges, first_records: Mapping[Split, Position]) -> dict[Split, Range]:
+        return {
+            split: Range(self.cursors[split], to, first_records.get(split)) for split, (_, to) in ranges.items()
+        }
+
+    def committed(self, ranges: Ranges) -> None:
+        for split, (_, to) in ranges.items():
+            cursor = self.cursors[split]
+            self.cursors[split] = Cursor(cursor.epoch, to, 0)
+
+    def have_reached(self, ends: Mapping[Split, Position]) -> bool:
+        """Every assigned split was taken in up to its end."""
+        return all(self.reached.get(split, "") >= ends[split] for split in self.assigned if split in ends)
+
+    def have_committed(self, ends: Mapping[Split, Position]) -> bool:
+        """Every assigned split is committed up to its end."""
+        places = self.cursors
+        return all(
+            split in places and places[split].position >= ends[split] for split in self.assigned if split in ends
+        )
