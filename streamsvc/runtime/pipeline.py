@@ -29,7 +29,6 @@ from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.segment import OpenSegment, Recipe
 from streamsvc.runtime.splits import Splits
 
-
 COMMITS_A_CHECKPOINT = 100
 """Walking a split costs a few reads a segment, so a worker folds the log now and then."""
 
@@ -231,7 +230,7 @@ class Pipeline:
                 return
             if not self._open.ranges:
                 self._opened_at = monotonic()
-            taken, rest = rest, await self._in_thread(self._open.add, rest)
+            rest = await self._in_thread(self._open.add, rest)
             self._splits.took(self._open.ranges)
             self._account()
             if rest is not None:

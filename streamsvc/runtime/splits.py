@@ -69,9 +69,7 @@ class Splits:
                 self.reached[split] = to
 
     def plan(self, ranges: Ranges, first_records: Mapping[Split, Position]) -> dict[Split, Range]:
-        return {
-            split: Range(self.cursors[split], to, first_records.get(split)) for split, (_, to) in ranges.items()
-        }
+        return {split: Range(self.cursors[split], to, first_records.get(split)) for split, (_, to) in ranges.items()}
 
     def committed(self, ranges: Ranges) -> None:
         for split, (_, to) in ranges.items():
