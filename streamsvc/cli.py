@@ -1,0 +1,151 @@
+"""argv -> a command; nothing else. Commands are imported when they run, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamsvc.errors import ConfigError, StreamsvcError
+
+DONE, FAILED, BAD_USAGE, REJECTS = 0, 1, 2, 3
+
+app = typer.Typer(
+    help="Kafka and Kinesis to partitioned Parquet on object storage, exactly once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    epilog="Exit codes: 0 done, 1 failed, 2 bad configuration or usage, 3 finished with rejects (--fail-on-rejects).",
+)
+
+File = Annotated[Path, typer.Argument(help="The configuration.", show_default=False)]
+OnePipeline = Annotated[str | None, typer.Option("--pipeline", "-p", help="This pipeline only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command()
+def run(
+    file: File,
+    pipeline: OnePipeline = None,
+    *,
+    until_end: Annotated[bool, typer.Option(help="End once all that was there at the start is committed.")] = False,
+    fail_on_rejects: Annotated[bool, typer.Option(help="With --until-end: exit 3 if any record was rejected.")] = False,
+    summary: Annotated[Path | None, typer.Option(help="Write what was done, as JSON, to this file at the end.")] = None,
+) -> None:
+    """Read, decode and land, until SIGTERM."""
+    from streamsvc.commands.run import run as command
+
+    raise typer.Exit(command(file, pipeline, until_end=until_end, fail_on_rejects=fail_on_rejects, summary=summary))
+
+
+@app.command()
+def validate(
+    file: File,
+    *,
+    online: Annotated[bool, typer.Option(help="Also touch the broker and the stores.")] = False,
+) -> None:
+    """Check the configuration; every problem with its line."""
+    from streamsvc.commands.validate import validate as command
+
+    raise typer.Exit(command(file, online=online))
+
+
+@app.command()
+def preview(
+    file: File,
+    pipeline: OnePipeline = None,
+    *,
+    rows: Annotated[int, typer.Option(help="How many records to read of each pipeline.")] = 1000,
+    show: Annotated[int, typer.Option(help="How many rows and rejects to show.")] = 10,
+) -> None:
+    """Decode a sample; show rows, paths and rejects. Writes nothing."""
+    from streamsvc.commands.preview import preview as command
+
+    raise typer.Exit(command(file, pipeline, rows=rows, show=show))
+
+
+@app.command()
+def status(file: File, pipeline: OnePipeline = None, *, json: AsJson = False) -> None:
+    """Where every split stands: committed position, lag, pending segments, last files."""
+    from streamsvc.commands.status import status as command
+
+    raise typer.Exit(command(file, pipeline, as_json=json))
+
+
+@app.command()
+def rejects(
+    file: File,
+    pipeline: OnePipeline = None,
+    *,
+    replay: Annotated[bool, typer.Option(help="Decode them again and land what now passes, once.")] = False,
+    limit: Annotated[int, typer.Option(help="How many to list.")] = 20,
+    json: AsJson = False,
+) -> None:
+    """List and count what could not be decoded or placed."""
+    from streamsvc.commands.rejects import rejects as command
+
+    raise typer.Exit(command(file, pipeline, replay=replay, limit=limit, as_json=json))
+
+
+@app.command()
+def gc(file: File, pipeline: OnePipeline = None) -> None:
+    """Fold the segment log and delete what the newest checkpoint covers. Never touches data."""
+    from streamsvc.commands.housekeeping import gc as command
+
+    raise typer.Exit(command(file, pipeline))
+
+
+@app.command()
+def seek(
+    file: File,
+    pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="The pipeline to move.")],
+    to: Annotated[str, typer.Option(help="earliest, latest, an ISO time, or (with --split) an offset.")],
+    *,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split; repeat for more.")] = None,
+    reason: Annotated[str, typer.Option(help="Kept in the log.")] = "",
+    give_up: Annotated[bool, typer.Option(help="Also decide a pending segment that cannot be finished.")] = False,
+) -> None:
+    """Move where splits are read from; running workers follow."""
+    from streamsvc.commands.housekeeping import seek as command
+
+    raise typer.Exit(command(file, pipeline, to=to, splits=split or [], reason=reason, give_up=give_up))
+
+
+@app.command()
+def decode(
+    source: Annotated[str, typer.Argument(help="A file, or - for standard input.", show_default=False)],
+    decoder: Annotated[str, typer.Option("--as", help="apache=combined, apache='<LogFormat>', json, json=FILE, raw")],
+    *,
+    rejects: Annotated[Path | None, typer.Option(help="Rejects go here, a JSON object a line.")] = None,
+) -> None:
+    """Lines in, a JSON object a line out. Any decoder, as a Unix filter."""
+    from streamsvc.commands.decode import decode as command
+
+    raise typer.Exit(command(source, decoder, rejects))
+
+
+@app.command()
+def demo(
+    *,
+    seconds: Annotated[int, typer.Option(help="How long logs are produced.")] = 20,
+    lake: Annotated[Path, typer.Option(help="Where the lake goes; emptied first.")] = Path("demo"),
+    rate: Annotated[int, typer.Option(help="Lines a second.")] = 2000,
+) -> None:
+    """The whole thing in one process with nothing to install: broker, logs, pipelines, lake, a query."""
+    from streamsvc.commands.demo import demo as command
+
+    raise typer.Exit(command(seconds=seconds, lake=lake, rate=rate))
+
+
+def main() -> None:
+    """The console script: errors are printed for people, without a traceback."""
+    try:
+        app()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BAD_USAGE)
+    except StreamsvcError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(FAILED)
