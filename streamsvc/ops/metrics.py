@@ -1,0 +1,204 @@
+"""Every metric, once: name, unit, meaning, labels. ``docs/metrics.md`` is made from this module.
+
+One ``Metrics`` a process, with a registry of its own. Several workers are shown as one by ``merge_expositions``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from streamsvc import __version__
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""What ``exposition`` and ``merge_expositions`` answer."""
+
+Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+
+LANDING_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A metric as the catalogue lists it. ``name`` is as a query writes it, ``labels`` without ``service``."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    labels: tuple[str, ...]
+
+
+class Metrics:
+    """The catalogue as attributes. Update a metric through its labels: ``metrics.rejects.labels(pipeline, reason)``.
+
+    Safe from any thread. Each sample carries the label ``service`` when it is exposed.
+    """
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.catalogue: list[Definition] = []
+        self._registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self._registry)
+
+        self.build = self._gauge("build_info", "", "Always 1; the label names the running version.", "version")
+        self.build.labels(__version__).set(1)
+        self.ready = self._gauge("ready", "0 or 1", "1 while every pipeline reads and lands; else see `/readyz`.")
+        self.memory_used_bytes = self._gauge("memory_used_bytes", "bytes", "Buffered records and encoded objects.")
+        self.memory_budget_bytes = self._gauge("memory_budget_bytes", "bytes", "What may be buffered: `memory`.")
+
+        self.records_read = self._counter("records_read_total", "records", "Records taken from the source.", "pipeline")
+        self.read_bytes = self._counter(
+            "read_bytes_total", "bytes", "Bytes of the values of these records.", "pipeline"
+        )
+        self.splits_owned = self._gauge("splits_owned", "splits", "Splits assigned to this worker.", "pipeline")
+        self.source_lag_records = self._gauge(
+            "source_lag_records",
+            "records",
+            "Records of an owned split that are in the source and have not landed.",
+            "pipeline",
+            "split",
+        )
+        self.oldest_unlanded_seconds = self._gauge(
+            "oldest_unlanded_seconds",
+            "seconds",
+            "Age, by its arrival, of the oldest record that was read and has not landed; 0 if there is none.",
+            "pipeline",
+        )
+        self.memory_wait_seconds = self._counter(
+            "memory_wait_seconds_total",
+            "seconds",
+            "Time for which the source was not read because memory was full.",
+            "pipeline",
+        )
+        self.column_cpu_seconds = self._counter(
+            "column_cpu_seconds_total",
+            "CPU seconds",
+            "Decoding, transforms and encoding of landed segments.",
+            "pipeline",
+        )
+
+        self.rows_landed = self._counter("rows_landed_total", "rows", "Rows in committed data objects.", "pipeline")
+        self.landed_bytes = self._counter(
+            "landed_bytes_total", "bytes", "Size of committed objects, rejects included.", "pipeline"
+        )
+        self.objects_landed = self._counter(
+            "objects_landed_total", "objects", "Committed objects, rejects included.", "pipeline"
+        )
+        self.rejects = self._counter(
+            "rejects_total",
+            "records",
+            "Records in committed segments that could not be decoded or placed, by reason.",
+            "pipeline",
+            "reason",
+        )
+        self.segments = self._counter(
+            "segments_total", "segments", "Segments of this worker, by outcome.", "pipeline", "outcome"
+        )
+        self.segments_finished = self._counter(
+            "segments_finished_total",
+            "segments",
+            "Segments that another worker began and this one decided.",
+            "pipeline",
+        )
+        self.cuts = self._counter("cuts_total", "segments", "Segments closed, by why.", "pipeline", "reason")
+        self.landing_seconds = self._histogram(
+            "landing_seconds", "seconds", "From cutting a segment to its outcome.", LANDING_SECONDS, "pipeline"
+        )
+        self.last_commit_seconds = self._gauge(
+            "last_commit_timestamp_seconds", "Unix time", "When a segment was last committed.", "pipeline"
+        )
+        self.fenced = self._counter(
+            "fenced_total", "times", "Claims lost to another worker; what was buffered is read again.", "pipeline"
+        )
+        self.retries = self._counter(
+            "retries_total",
+            "calls",
+            "Calls to a part (`source`, `state`, `sink`) that failed and are tried again.",
+            "pipeline",
+            "part",
+        )
+
+    def forget_split(self, pipeline: str, split: str) -> None:
+        """The split has left this worker: its series end."""
+        self.source_lag_records.remove(pipeline, split)
+
+    def exposition(self) -> bytes:
+        """Prometheus text format 0.0.4."""
+        return generate_latest(_Labelled(self._registry.collect(), {"service": self.service}))
+
+    def _counter(self, name: str, unit: str, meaning: str, *labels: str) -> Counter:
+        self._define(name, "counter", unit, meaning, labels)
+        return Counter(f"streamsvc_{name}", meaning, labels, registry=self._registry)
+
+    def _gauge(self, name: str, unit: str, meaning: str, *labels: str) -> Gauge:
+        self._define(name, "gauge", unit, meaning, labels)
+        return Gauge(f"streamsvc_{name}", meaning, labels, registry=self._registry)
+
+    def _histogram(self, name: str, unit: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        self._define(name, "histogram", unit, meaning, labels)
+        return Histogram(f"streamsvc_{name}", meaning, labels, buckets=buckets, registry=self._registry)
+
+    def _define(self, name: str, kind: Kind, unit: str, meaning: str, labels: tuple[str, ...]) -> None:
+        self.catalogue.append(Definition(f"streamsvc_{name}", kind, unit, meaning, labels))
+
+
+class _Labelled(Collector):
+    """Metric families with constant labels added to every sample."""
+
+    def __init__(self, families: Iterable[Metric], labels: Mapping[str, str]) -> None:
+        self._families = families
+        self._labels = labels
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._families:
+            family.samples = [
+                sample._replace(labels={**self._labels, **sample.labels})
+                for sample in family.samples
+                if not sample.name.endswith("_created")
+            ]
+            yield family
+
+
+def merge_expositions(by_worker: Mapping[str, str]) -> str:
+    """Expositions of several workers as one: each sample with the label ``worker``, each family once.
+
+    Raises ``ValueError`` for text that is not an exposition."""
+    merged: dict[str, Metric] = {}
+    for worker, text in by_worker.items():
+        for family in _Labelled(text_string_to_metric_families(text), {"worker": worker}).collect():
+            if family.name in merged:
+                merged[family.name].samples.extend(family.samples)
+            else:
+                merged[family.name] = family
+    return generate_latest(_Labelled(merged.values(), {})).decode()
+
+
+def catalogue_page(metrics: Metrics) -> str:
+    """The text of ``docs/metrics.md``."""
+    rows = [
+        f"| `{item.name}` | {item.kind} | {item.unit} | {', '.join(f'`{label}`' for label in item.labels)} "
+        f"| {item.meaning} |"
+        for item in sorted(metrics.catalogue, key=lambda item: item.name)
+    ]
+    return "\n".join((PAGE_HEAD, "| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|", *rows, ""))
+
+
+PAGE_HEAD = """\
+# Metrics
+
+Made from `streamsvc/ops/metrics.py` by `python -m streamsvc.ops.metrics`; do not edit.
+
+`/metrics` serves these in the Prometheus text format. Every sample also has the label `service`, and with `workers`
+above 1 the label `worker`. The usual `process_*` metrics (CPU, resident memory, open files) are there too.
+"""
+
+
+if __name__ == "__main__":
+    print(catalogue_page(Metrics("")), end="")  # noqa: T201
