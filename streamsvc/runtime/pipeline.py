@@ -286,10 +286,10 @@ class Pipeline:
         if landed is None:
             return None
         outcome, ranges = landed
-        if outcome.state != "committed":
+        if not outcome.committed:
             self._start_over()
             return False
-        self._splits.committed(ranges)
+        self._splits.committed(outcome)
         self._source.acknowledge({split: to for split, (_, to) in ranges.items()})
         self._account()
         self._commits += 1

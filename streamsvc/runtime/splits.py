@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import count
 
-from streamsvc.core.segments import Cursor, Range
+from streamsvc.core.segments import Cursor, Outcome, Range
 from streamsvc.records import Batch, Position, Ranges, Span, Split
 
 
@@ -71,10 +71,8 @@ class Splits:
     def plan(self, ranges: Ranges, first_records: Mapping[Split, Position]) -> dict[Split, Range]:
         return {split: Range(self.cursors[split], to, first_records.get(split)) for split, (_, to) in ranges.items()}
 
-    def committed(self, ranges: Ranges) -> None:
-        for split, (_, to) in ranges.items():
-            cursor = self.cursors[split]
-            self.cursors[split] = Cursor(cursor.epoch, to, 0)
+    def committed(self, outcome: Outcome) -> None:
+        self.cursors.update(outcome.next)
 
     def have_reached(self, ends: Mapping[Split, Position]) -> bool:
         """Every assigned split was taken in up to its end."""
