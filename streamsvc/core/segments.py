@@ -1,0 +1,342 @@
+"""The segment state machine: what the objects of the log say, and where each split goes on. Pure.
+
+A split's claims form one chain, ordered by cursor. A claim names a segment; the segment's outcome says where the next
+claim of the split goes: after its range if it is committed, to the same position's next attempt if it is aborted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Annotated, Any, Literal, Self, TypeAlias
+from urllib.parse import quote, unquote
+
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
+
+from streamsvc.errors import LogCorrupt
+from streamsvc.records import ObjectInfo, Position, Split
+
+START_KEY = "start.json"
+PLANS = "plans/"
+CLAIMS = "log/"
+OUTCOMES = "outcomes/"
+LOSSES = "losses/"
+CONFIGS = "configs/"
+CHECKPOINTS = "checkpoints/"
+
+PATH_PART = 200
+"""A local file system takes 255 bytes for a name, so longer split names are several parts of a key."""
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An object of the log. A reader leaves alone the fields that it does not know."""
+
+    format: Literal[1] = 1
+
+    def to_json(self) -> bytes:
+        return _adapter(type(self)).dump_json(self)
+
+    @classmethod
+    def from_json(cls, body: bytes, *, key: str = "") -> Self:
+        """``key``, where the body was found, is for the error. Raises ``LogCorrupt``."""
+        try:
+            stored: Self = _adapter(cls).validate_json(body, strict=True)
+        except ValidationError as invalid:
+            first = invalid.errors(include_url=False, include_input=False)[0]
+            raise LogCorrupt(
+                "an object of the segment log cannot be read",
+                hint="A newer streamsvc may have written it: run that. Otherwise restore the object; do not delete it.",
+                key=key,
+                field=".".join(map(str, first["loc"])),
+                problem=first["msg"],
+            ) from invalid
+        return stored
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """Where a split's next claim goes. Cursors of one split are ordered; the chain of claims only goes up."""
+
+    epoch: int
+    position: Position
+    attempt: int = 0
+
+    @property
+    def retried(self) -> Cursor:
+        return replace(self, attempt=self.attempt + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a segment wants of one split: the records from ``cursor.position`` up to ``to``, which may be none.
+
+    first_record: position of the first record that the planner saw in the range; a finisher must see it too
+    seek:         in a seek, the position where the split goes on, in the next epoch
+    """
+
+    cursor: Cursor
+    to: Position
+    first_record: Position | None = None
+    seek: Position | None = None
+
+    @property
+    def next(self) -> Cursor:
+        """Where the split goes on once the segment is committed."""
+        if self.seek is not None:
+            return Cursor(self.cursor.epoch + 1, self.seek)
+        if self.to > self.cursor.position:
+            return Cursor(self.cursor.epoch, self.to)
+        return self.cursor.retried
+
+
+def _from_runs(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    try:
+        return frozenset(number for first, end in value for number in range(first, end))
+    except TypeError as unfit:
+        raise ValueError("runs are pairs of whole numbers") from unfit
+
+
+def _to_runs(numbers: Iterable[int]) -> list[list[int]]:
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number:
+            runs[-1][1] += 1
+        else:
+            runs.append([number, number + 1])
+    return runs
+
+
+RecordNumbers = Annotated[frozenset[int], BeforeValidator(_from_runs), PlainSerializer(_to_runs)]
+"""Numbers of records inside a reject object; stored as half-open runs."""
+
+Losses: TypeAlias = dict[Split, tuple[Position, Position]]
+"""Half-open ranges that may be missing from what was landed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Stored):
+    """All that is needed to finish a segment, by whoever finds it. Stored before anything is claimed.
+
+    config, decode_version: digest of the stored configuration and version of the decoder that make its rows
+    landed:                 in a replay, the records of each reject object that it lands
+    reason:                 of a seek, for people
+    """
+
+    segment: str
+    ranges: dict[Split, Range]
+    config: str
+    decode_version: int
+    worker: str
+    landed: dict[Split, RecordNumbers] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def is_seek(self) -> bool:
+        return any(wanted.seek is not None for wanted in self.ranges.values())
+
+    def claim_keys(self) -> list[str]:
+        return [claim_key(split, wanted.cursor) for split, wanted in self.ranges.items()]
+
+    def without(self, lost: Losses) -> Plan:
+        """The plan with what can still be read. A loss is the beginning, the end or all of a range."""
+        ranges = dict(self.ranges)
+        for split, (first, end) in lost.items():
+            wanted = ranges.pop(split)
+            begin, to = wanted.cursor.position, wanted.to
+            if not begin <= first < end <= to or (begin < first and end < to):
+                raise ValueError(f"{first}..{end} is not one end of {split} {begin}..{to}")
+            if end < to:
+                ranges[split] = replace(wanted, cursor=replace(wanted.cursor, position=end), first_record=None)
+            elif begin < first:
+                ranges[split] = replace(wanted, to=first)
+        return replace(self, ranges=ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Stored):
+    """How a segment ended. It is created once, and says the same to everybody.
+
+    next:   of a committed segment, where each of its splits goes on
+    lost:   ranges that could not be read again when the segment was given up
+    reason: why it was aborted or given up, or what a seek is for
+    """
+
+    segment: str
+    state: Literal["committed", "aborted"]
+    worker: str = ""
+    next: dict[Split, Cursor] = field(default_factory=dict)
+    objects: list[ObjectInfo] = field(default_factory=list)
+    lost: Losses = field(default_factory=dict)
+    landed: dict[Split, RecordNumbers] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def committed(self) -> bool:
+        return self.state == "committed"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Stored):
+    """The log folded: where every split goes on, and which records of reject objects were landed by replays.
+
+    Number 0 is never stored: it stands for no checkpoint at all.
+    """
+
+    number: int = 0
+    cursors: dict[Split, Cursor] = field(default_factory=dict)
+    landed: dict[Split, RecordNumbers] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Stored):
+    """The segment that holds a key of the log."""
+
+    segment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Stored):
+    """Where every split begins that existed at the very first start."""
+
+    positions: dict[Split, Position]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss(Stored):
+    """The decision to finish a segment without what cannot be read any more."""
+
+    segment: str
+    lost: Losses
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a split stands: its next claim goes to ``cursor``, unless ``pending`` holds that key without an outcome.
+
+    landed: of a reject object, the records that replays have landed
+    """
+
+    cursor: Cursor
+    pending: Plan | None = None
+    landed: frozenset[int] = frozenset()
+
+
+def advance(cursor: Cursor, wanted: Range, outcome: Outcome) -> Cursor:
+    """Where a split goes on after the segment that claimed ``wanted`` at ``cursor`` has ended."""
+    return wanted.next if outcome.committed else cursor.retried
+
+
+def commit(plan: Plan, objects: Sequence[ObjectInfo], loss: Loss | None, worker: str) -> Outcome:
+    return Outcome(
+        plan.segment,
+        "committed",
+        worker,
+        next={split: wanted.next for split, wanted in plan.ranges.items()},
+        objects=list(objects),
+        lost=loss.lost if loss else {},
+        landed=plan.landed,
+        reason=loss.reason if loss else plan.reason,
+    )
+
+
+def abort(plan: Plan, reason: str, worker: str) -> Outcome:
+    return Outcome(plan.segment, "aborted", worker, reason=reason)
+
+
+def is_below(split: Split, cursor: Cursor, checkpoint: Checkpoint) -> bool:
+    """A claim at this key counts for nothing any more: the checkpoint has gone past it."""
+    folded = checkpoint.cursors.get(split)
+    return folded is not None and cursor < folded
+
+
+def is_overtaken(plan: Plan, checkpoint: Checkpoint) -> bool:
+    """A key of the plan is below the checkpoint, so its claim may be one that was deleted and made again."""
+    return any(is_below(split, wanted.cursor, checkpoint) for split, wanted in plan.ranges.items())
+
+
+def is_folded(plan: Plan, checkpoint: Checkpoint) -> bool:
+    """All keys of the plan are below the checkpoint: nobody needs to know how the segment ended."""
+    return all(is_below(split, wanted.cursor, checkpoint) for split, wanted in plan.ranges.items())
+
+
+def fold(checkpoint: Checkpoint, standings: Mapping[Split, Standing]) -> Checkpoint:
+    """The checkpoint that follows, once its splits, and perhaps others, were walked from it."""
+    return Checkpoint(
+        checkpoint.number + 1,
+        {**checkpoint.cursors, **{split: standing.cursor for split, standing in standings.items()}},
+        {
+            **checkpoint.landed,
+            **{split: standing.landed for split, standing in standings.items() if standing.landed},
+        },
+    )
+
+
+# Keys
+
+
+def _encode(text: str) -> str:
+    """``~`` ends a position, ``/`` a part, and ``%`` begins an escape; nothing else needs to be hidden."""
+    return quote(text, safe="@").replace("~", "%7E")
+
+
+def claim_key(split: Split, cursor: Cursor) -> str:
+    """``log/<epoch>/<split>/<from>~<attempt>``: numbers are padded, so that text order is the order of cursors."""
+    name = _encode(split)
+    parts = [name[at : at + PATH_PART] for at in range(0, len(name), PATH_PART)]
+    safe = [f"%2E{part[1:]}" if part.startswith(".") else part for part in parts]
+    return f"{CLAIMS}{cursor.epoch:06d}/{'/'.join(safe)}/{_encode(cursor.position)}~{cursor.attempt:010d}"
+
+
+_CLAIM_KEY = re.compile(rf"{CLAIMS}(\d+)/(.+)/([^/~]*)~(\d+)")
+
+
+def parse_claim_key(key: str) -> tuple[Split, Cursor] | None:
+    """``None``: it is no claim of ours."""
+    match = _CLAIM_KEY.fullmatch(key)
+    if match is None:
+        return None
+    epoch, parts, position, attempt = match.groups()
+    return unquote(parts.replace("/", "")), Cursor(int(epoch), unquote(position), int(attempt))
+
+
+def plan_key(segment: str) -> str:
+    return f"{PLANS}{segment}.json"
+
+
+def outcome_key(segment: str) -> str:
+    return f"{OUTCOMES}{segment}.json"
+
+
+def loss_key(segment: str) -> str:
+    return f"{LOSSES}{segment}.json"
+
+
+def segment_of(key: str) -> str:
+    """The segment of a plan's, outcome's or loss's key."""
+    return key.rpartition("/")[2].removesuffix(".json")
+
+
+def config_key(digest: str) -> str:
+    return f"{CONFIGS}{digest}.json"
+
+
+def checkpoint_key(number: int) -> str:
+    return f"{CHECKPOINTS}{number:012d}.json"
+
+
+_CHECKPOINT_KEY = re.compile(rf"{CHECKPOINTS}(\d+)\.json")
+
+
+def checkpoint_number(key: str) -> int | None:
+    """``None``: it is no checkpoint of ours."""
+    match = _CHECKPOINT_KEY.fullmatch(key)
+    return int(match[1]) if match else None
