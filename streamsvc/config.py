@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from streamsvc.core.units import parse_bytes, parse_seconds
 
@@ -54,9 +54,17 @@ class Source(Model):
 
 
 class JsonDecode(Model):
-    columns: dict[str, str] | None = None
-    infer: bool = False
+    """``schema`` names columns and their types, or is ``infer``: taken once from a sample, then kept."""
+
+    columns: Literal["infer"] | dict[str, str] = Field(default="infer", alias="schema")
     on_new_field: Literal["ignore", "keep"] = "ignore"
+
+
+class RawDecode(Model):
+    """The value as it came, in one column."""
+
+    column: str = "value"
+    type: Literal["binary", "string"] = "binary"
 
 
 class Decode(Model):
@@ -64,7 +72,13 @@ class Decode(Model):
 
     apache: str | None = None
     json_: JsonDecode | None = Field(default=None, alias="json")
-    raw: dict[str, str] | None = None
+    raw: RawDecode | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Decode:
+        if sum(decoder is not None for decoder in (self.apache, self.json_, self.raw)) != 1:
+            raise ValueError("name exactly one decoder: apache, json or raw")
+        return self
 
 
 class SqlStep(Model):
