@@ -61,7 +61,7 @@ class Lander:
         self._task.add_done_callback(lambda _: on_done())
 
     async def result(self) -> tuple[Outcome, Ranges] | None:
-        """Wait for the segment that is landing; ``None`` if there is none. A cancelled wait does not stop the landing."""
+        """Wait for what is landing; ``None`` if nothing is. A cancelled wait does not stop the landing."""
         if self._task is None:
             return None
         outcome = await asyncio.shield(self._task)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
-from typing import Any
 
 import structlog
 
@@ -29,6 +28,22 @@ class Summary:
     segments: int = 0
     first_read: float | None = None
     last_outcome: float | None = None
+    cpu_seconds: float = 0.0
+    peak_rss_bytes: int = 0
+
+    def __add__(self, other: Summary) -> Summary:
+        firsts = [at for at in (self.first_read, other.first_read) if at is not None]
+        lasts = [at for at in (self.last_outcome, other.last_outcome) if at is not None]
+        return Summary(
+            records=self.records + other.records,
+            rows=self.rows + other.rows,
+            rejects=self.rejects + other.rejects,
+            segments=self.segments + other.segments,
+            first_read=min(firsts, default=None),
+            last_outcome=max(lasts, default=None),
+            cpu_seconds=self.cpu_seconds + other.cpu_seconds,
+            peak_rss_bytes=self.peak_rss_bytes + other.peak_rss_bytes,
+        )
 
 
 class Observer:
@@ -43,6 +58,8 @@ class Observer:
         self.rejects: Counter[str] = Counter()
         self.last_objects: deque[ObjectStatus] = deque(maxlen=LAST_OBJECTS)
         self.problems: dict[str, str] = {}
+        self.lag_records: dict[str, int] = {}
+        self.was_assigned = False
 
     def read(self, batch: Batch) -> None:
         """Records came from the source."""
@@ -53,6 +70,7 @@ class Observer:
         self._metrics.read_bytes.labels(self._pipeline).inc(batch.nbytes)
 
     def assigned(self, splits: int, change: str, which: list[str]) -> None:
+        self.was_assigned = True
         self._metrics.splits_owned.labels(self._pipeline).set(splits)
         self._log.info(f"splits {change}", splits=which, owned=splits)
 
@@ -122,9 +140,14 @@ class Observer:
         if self.problems.pop(part, None) is not None:
             self._log.info(f"{part} answers again")
 
+    def lag(self, records: dict[str, int]) -> None:
+        """How many records of each owned split are in the source and have not landed."""
+        for split in self.lag_records.keys() - records.keys():
+            self._metrics.forget_split(self._pipeline, split)
+        self.lag_records = records
+        for split, count in records.items():
+            self._metrics.source_lag_records.labels(self._pipeline, split).set(count)
+
     def last_commit(self) -> str | None:
         at = self.summary.last_outcome
         return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-
-    def summarize(self) -> dict[str, Any]:
-        return asdict(self.summary)

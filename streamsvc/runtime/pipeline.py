@@ -18,9 +18,11 @@ from typing import TypeAlias
 import stamina
 
 from streamsvc.contracts import Assigned, Revoked, Source
+from streamsvc.core.offsets import offset_of
 from streamsvc.core.segments import Cursor
 from streamsvc.errors import Retryable
 from streamsvc.log.segment_log import SegmentLog
+from streamsvc.ops.health import OpenSegmentStatus
 from streamsvc.records import Batch, Position, Split
 from streamsvc.runtime.finishing import Finisher
 from streamsvc.runtime.landing import Identity, Lander
@@ -31,6 +33,8 @@ from streamsvc.runtime.splits import Splits
 
 COMMITS_A_CHECKPOINT = 100
 """Walking a split costs a few reads a segment, so a worker folds the log now and then."""
+
+LAG_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,20 @@ class Pipeline:
         """What is assigned and where it stands; for ``status``."""
         return self._splits
 
+    @property
+    def landing(self) -> bool:
+        return self._lander.busy
+
+    def open_segment(self) -> OpenSegmentStatus | None:
+        """What is taken in and not yet cut; ``None``: nothing."""
+        if not self._open.ranges:
+            return None
+        return OpenSegmentStatus(
+            records=self._open.tally.records,
+            nbytes=self._open.memory_bytes,
+            age_s=round(monotonic() - self._opened_at, 1),
+        )
+
     def stop(self) -> None:
         """Stop reading, land what is open, then let ``run`` return. To be called from the event loop."""
         self._mailbox.put_nowait(Stop())
@@ -118,6 +136,7 @@ class Pipeline:
         await self._prepare()
         self._spawn(self._follow_assignments())
         self._spawn(self._pump())
+        self._spawn(self._watch_lag())
         try:
             while not await self._is_complete():
                 await self._handle(await self._next_event())
@@ -185,6 +204,20 @@ class Pipeline:
             await self._credit.acquire()
             self._mailbox.put_nowait(await self._source.read())
 
+    async def _watch_lag(self) -> None:
+        while True:
+            with suppress(Retryable):
+                ends = await self._source.ends()
+                places = self._splits.cursors
+                self._observer.lag(
+                    {
+                        split: max(0, offset_of(ends[split]) - offset_of(places[split].position))
+                        for split in self._splits.assigned
+                        if split in ends and split in places
+                    }
+                )
+            await asyncio.sleep(LAG_EVERY_S)
+
     async def _next_event(self) -> Event | None:
         """The next event, or ``None`` when it is time to look at the clock."""
         wait_s = self._policy.tick_s
@@ -239,6 +272,11 @@ class Pipeline:
                 await self._cut("size")
 
     async def _wait_for_room(self, nbytes: int) -> None:
+        began = monotonic()
+        await self._make_room(nbytes)
+        self._observer.waited_for_memory(monotonic() - began)
+
+    async def _make_room(self, nbytes: int) -> None:
         while not self._budget.has_room(nbytes):
             if self._budget.ask_largest() != self._name:
                 await self._budget.freed()
@@ -276,6 +314,7 @@ class Pipeline:
             return
         segment, self._open = self._open, OpenSegment(self._recipe)
         ranges = self._splits.plan(segment.ranges, segment.first_records)
+        self._observer.cut(reason)
         self._lander.begin(segment, ranges, reason, lambda: self._mailbox.put_nowait(Landed()))
         self._account()
 
@@ -317,6 +356,7 @@ class Pipeline:
 
     async def _take_over(self, splits: Iterable[Split]) -> None:
         self._splits.assigned.update(splits)
+        self._observer.assigned(len(self._splits.assigned), "assigned", sorted(splits))
         if any(split in self._open.ranges or split in self._lander.ranges for split in splits):
             await self._land_all("assigned")
         self._recover(splits)
@@ -342,4 +382,5 @@ class Pipeline:
                 async with asyncio.timeout(event.deadline_s):
                     await self._land_all("revoked")
         self._splits.drop(event.splits)
+        self._observer.assigned(len(self._splits.assigned), "revoked", sorted(event.splits))
         self._source.release(event.splits)

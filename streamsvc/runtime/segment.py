@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import thread_time
 
 import pyarrow as pa
+
 from streamsvc.contracts import Decoder, OpenObjects, OpenRejects, RejectSink, Sink, Transform
 from streamsvc.records import METADATA, ROW, Batch, DataObject, ObjectInfo, Position, Split, ranges_of, row_bounds
 

@@ -10,13 +10,17 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pickle import UnpicklingError
 from time import monotonic
-from typing import Any
 
 import structlog
+
+from streamsvc.ops.health import WorkerStatus
+from streamsvc.runtime.observer import Summary
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +37,8 @@ class Report:
     live: dict[str, str]
     ready: dict[str, str]
     metrics: str
-    status: dict[str, Any]
+    status: WorkerStatus
+    summary: Summary
 
 
 @dataclass(slots=True)
@@ -139,16 +144,25 @@ class Supervisor:
             if process.is_alive():
                 process.kill()
             process.join()
+            self._receive_rest(slot, reports)
             reports.close()
             slot.process = slot.reports = None
         return process.exitcode or 0
 
     @staticmethod
     def _receive(slot: Slot, reports: Connection) -> None:
+        """Called when the pipe is readable; it also is when the worker has closed its end."""
         try:
             slot.last, slot.last_at = reports.recv(), monotonic()
         except EOFError:
             asyncio.get_running_loop().remove_reader(reports.fileno())
+
+    @staticmethod
+    def _receive_rest(slot: Slot, reports: Connection) -> None:
+        """The last words of a worker that has ended. A killed one may have stopped in the middle of them."""
+        with suppress(EOFError, OSError, UnpicklingError):
+            while reports.poll():
+                slot.last, slot.last_at = reports.recv(), monotonic()
 
     # What the service says of itself, from what its workers say of themselves
 

@@ -1,0 +1,153 @@
+"""The state of a service as its HTTP endpoints tell it: of one worker, or of all of them."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
+from operator import add
+
+from streamsvc import __version__
+from streamsvc.ops.health import PipelineStatus, Problems, ServiceStatus, SplitStatus, WorkerStatus
+from streamsvc.ops.metrics import Metrics, merge_expositions
+from streamsvc.runtime.memory import MemoryBudget
+from streamsvc.runtime.observer import Observer, Summary
+from streamsvc.runtime.pipeline import Pipeline
+from streamsvc.runtime.supervisor import Report, Supervisor
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A running pipeline and what is known of it. ``source`` and ``sink`` are addresses for people."""
+
+    pipeline: Pipeline
+    observer: Observer
+    source: str
+    sink: str
+
+    def status(self) -> PipelineStatus:
+        splits = self.pipeline.splits
+        return PipelineStatus(
+            source=self.source,
+            sink=self.sink,
+            records_read=self.observer.records_read,
+            rows_landed=self.observer.summary.rows,
+            rejects=dict(self.observer.rejects),
+            splits=[
+                SplitStatus(
+                    split=split,
+                    position=splits.cursors[split].position if split in splits.cursors else "",
+                    lag_records=self.observer.lag_records.get(split),
+                )
+                for split in sorted(splits.assigned)
+            ],
+            open_segment=self.pipeline.open_segment(),
+            landing=self.pipeline.landing,
+            last_commit=self.observer.last_commit(),
+            last_objects=list(self.observer.last_objects),
+        )
+
+
+class WorkerHealth:
+    """``ops.health.Health`` of this process."""
+
+    def __init__(self, metrics: Metrics, budget: MemoryBudget, watched: Mapping[str, Watched], slot: int = 0) -> None:
+        self._metrics = metrics
+        self._budget = budget
+        self._watched = watched
+        self._slot = slot
+        self._started = _now()
+        metrics.memory_budget_bytes.set(budget.limit_bytes)
+
+    def live(self) -> Problems:
+        """The event loop turns, or nobody would answer; a pipeline that fails ends the process."""
+        return {}
+
+    def ready(self) -> Problems:
+        problems = {
+            f"{name}: {part}": problem
+            for name, watched in self._watched.items()
+            for part, problem in watched.observer.problems.items()
+        }
+        waiting = {
+            f"{name}: assignment": "none yet"
+            for name, watched in self._watched.items()
+            if not watched.observer.was_assigned
+        }
+        return problems | waiting
+
+    def metrics(self) -> bytes:
+        self._metrics.ready.set(not self.ready())
+        self._metrics.memory_used_bytes.set(self._budget.held_bytes)
+        return self._metrics.exposition()
+
+    def worker_status(self) -> WorkerStatus:
+        return WorkerStatus(
+            worker=self._slot,
+            pid=os.getpid(),
+            restarts=0,
+            memory_used_bytes=self._budget.held_bytes,
+            memory_budget_bytes=self._budget.limit_bytes,
+            pipelines={name: watched.status() for name, watched in self._watched.items()},
+        )
+
+    def status(self) -> ServiceStatus:
+        return ServiceStatus(
+            service=self._metrics.service,
+            version=__version__,
+            started=self._started,
+            workers=[self.worker_status()],
+        )
+
+    def summary(self) -> Summary:
+        """Of all pipelines, with what the process used so far."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        process = Summary(cpu_seconds=used.ru_utime + used.ru_stime, peak_rss_bytes=used.ru_maxrss * 1024)
+        return reduce(add, (watched.observer.summary for watched in self._watched.values()), process)
+
+    def report(self) -> Report:
+        return Report(
+            live=dict(self.live()),
+            ready=dict(self.ready()),
+            metrics=self.metrics().decode(),
+            status=self.worker_status(),
+            summary=self.summary(),
+        )
+
+
+class SupervisorHealth:
+    """``ops.health.Health`` of a service of several processes, from their reports."""
+
+    def __init__(self, service: str, supervisor: Supervisor) -> None:
+        self._service = service
+        self._supervisor = supervisor
+        self._started = _now()
+
+    def live(self) -> Problems:
+        return self._supervisor.live()
+
+    def ready(self) -> Problems:
+        return self._supervisor.ready()
+
+    def metrics(self) -> bytes:
+        texts = {str(slot.number): slot.last.metrics for slot in self._supervisor.slots if slot.last}
+        return merge_expositions(texts).encode()
+
+    def status(self) -> ServiceStatus:
+        workers = []
+        for slot in self._supervisor.slots:
+            if slot.last is not None:
+                status = slot.last.status
+                status["restarts"] = slot.restarts
+                workers.append(status)
+        return ServiceStatus(service=self._service, version=__version__, started=self._started, workers=workers)
+
+    def summary(self) -> Summary:
+        return reduce(add, (slot.last.summary for slot in self._supervisor.slots if slot.last), Summary())
