@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pickle import UnpicklingError
 from time import monotonic
+from typing import Any
 
 import structlog
 
@@ -89,8 +90,8 @@ class Supervisor:
         return next((slot.exit_code for slot in self.slots if slot.exit_code), 0)
 
     async def _pass_stop_on(self, watching: list[asyncio.Task[None]]) -> None:
-        stopped = asyncio.create_task(self._stopping.wait())
-        ended = asyncio.gather(*watching)
+        stopped: asyncio.Future[Any] = asyncio.create_task(self._stopping.wait())
+        ended: asyncio.Future[Any] = asyncio.gather(*watching)
         await asyncio.wait([stopped, ended], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if ended.done():
