@@ -1,0 +1,216 @@
+"""``streamsvc demo``: the whole thing in one process, against a broker that lives inside it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+
+import duckdb
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from streamsvc.app import WorkerSpec, load, open_worker
+from streamsvc.errors import Fatal
+from streamsvc.ops import logs
+from streamsvc.ops.health import PipelineStatus
+from streamsvc.runtime.health import WorkerHealth
+from streamsvc.testing.access_logs import AccessLogs
+from streamsvc.testing.mock_broker import MockBroker
+
+TOPIC = "access"
+REFRESH_S = 0.5
+LANDING_PATIENCE_S = 20.0
+
+CONFIGURATION = """\
+# The demo's configuration. The broker lived in the demo's process; `streamsvc rejects` and `gc` work without it.
+service: demo
+state: file://{folder}/state
+memory: 256MiB
+http: null
+pipelines:
+  access:                                # every request, by day and response
+    source: {{kafka: {{brokers: "{broker}", topics: [{topic}]}}}}
+    decode: {{apache: combined}}
+    sink:
+      path: file://{folder}/lake/access
+      partition_by:
+        date: strftime(datetime, '%Y-%m-%d')
+        response: response
+      buffer: {{size: 16MiB, interval: 3s}}
+    rejects: {{path: file://{folder}/lake/rejects}}
+  not_found:                             # what is asked for and is not there, as JSON lines
+    source: {{kafka: {{brokers: "{broker}", topics: [{topic}]}}}}
+    decode: {{apache: combined}}
+    transform:
+      - sql: SELECT datetime, host, path, referer FROM input WHERE response = 404
+    sink:
+      path: file://{folder}/lake/not_found
+      format: json
+      compression: gzip
+      buffer: {{size: 16MiB, interval: 5s}}
+    rejects: {{path: file://{folder}/lake/rejects_of_not_found}}
+"""
+
+QUERY = """\
+SELECT date, response, count(*) AS requests, round(sum(bytes) / 1e6, 1) AS mb,
+       count(DISTINCT host) AS hosts, mode(path) AS most_asked_for
+FROM read_parquet('{lake}/access/**/*.parquet', hive_partitioning = true)
+GROUP BY ALL ORDER BY requests DESC LIMIT 8"""
+
+REJECTS = """\
+SELECT reason, count(*) AS records, min(error) AS for_example
+FROM read_json('{lake}/rejects/**/*.json.gz')
+GROUP BY reason ORDER BY records DESC"""
+
+
+def demo(*, seconds: int, lake: Path, rate: int) -> int:
+    """Answers the exit code: 0 when everything that was produced has landed.
+
+    ``lake`` is emptied first; a folder that a demo has not made is refused."""
+    folder = lake.resolve()
+    _empty(folder)
+    logs.configure("warning")
+    console = Console()
+    with MockBroker() as broker:
+        file = folder / "pipeline.yaml"
+        file.write_text(CONFIGURATION.format(folder=folder, broker=broker.address, topic=TOPIC))
+        console.print(f"A Kafka broker in this process, lifelike access logs for {seconds} s, and {_short(file)}:\n")
+        landed = asyncio.run(_run(console, broker, file, seconds, rate))
+    _show_results(console, folder, broker.delivered)
+    if landed:
+        return 0
+    console.print(f"[red]Not everything had landed {LANDING_PATIENCE_S:.0f} s after the last line.[/red]")
+    return 1
+
+
+def _empty(folder: Path) -> None:
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / "pipeline.yaml").exists():
+            raise Fatal("this folder is not empty, and no demo has made it", hint="Give another --lake.", folder=folder)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
+async def _run(console: Console, broker: MockBroker, file: Path, seconds: int, rate: int) -> bool:
+    """Produce and land side by side; answers whether all that was produced has landed."""
+    worker, health = await open_worker(load(file), WorkerSpec(file, None, until_end=False, slot=0, slots=1))
+    running = asyncio.create_task(worker.run())
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    access_logs = AccessLogs(seed=int(datetime.now(UTC).timestamp()), start=datetime.now(UTC))
+    broker.produce(TOPIC, access_logs.lines, rate)
+    began = monotonic()
+    with _progress(console) as show:
+        while not running.done() and not stopped.is_set() and monotonic() - began < seconds:
+            show(broker, health, f"{seconds - (monotonic() - began):.0f} s to go")
+            await asyncio.wait([running], timeout=REFRESH_S)
+        await asyncio.to_thread(broker.stop_producing)
+        patient_until = monotonic() + LANDING_PATIENCE_S
+        while not running.done() and not _all_landed(health, broker) and monotonic() < patient_until:
+            show(broker, health, "landing the rest")
+            await asyncio.wait([running], timeout=REFRESH_S)
+        landed = _all_landed(health, broker)
+        worker.stop()
+        await running
+        show(broker, health, "done")
+    return landed
+
+
+def _pipelines(health: WorkerHealth) -> Mapping[str, PipelineStatus]:
+    return health.worker_status()["pipelines"]
+
+
+def _all_landed(health: WorkerHealth, broker: MockBroker) -> bool:
+    return all(
+        status["records_read"] >= broker.delivered and status["open_segment"] is None and not status["landing"]
+        for status in _pipelines(health).values()
+    )
+
+
+class _progress:  # noqa: N801
+    """On a terminal a table that is drawn anew; elsewhere a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._said_at = 0.0
+
+    def __enter__(self) -> _progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, broker: MockBroker, health: WorkerHealth, doing: str) -> None:
+        pipelines = _pipelines(health)
+        if self._live:
+            self._live.update(_table(broker, pipelines, doing), refresh=True)
+        elif monotonic() - self._said_at > 4 or doing == "done":
+            self._said_at = monotonic()
+            parts = [f"{name}: {status['rows_landed']:,} rows landed" for name, status in pipelines.items()]
+            print(f"  {doing}: {broker.delivered:,} lines produced; {', '.join(parts)}", flush=True)
+
+
+def _table(broker: MockBroker, pipelines: Mapping[str, PipelineStatus], doing: str) -> Table:
+    table = Table(title=f"{broker.delivered:,} lines produced · {doing}", title_justify="left", min_width=88)
+    for heading in ("pipeline", "read", "open segment", "rows landed", "rejected", "objects, newest first"):
+        table.add_column(heading, justify="left" if heading.startswith(("pipeline", "objects")) else "right")
+    for name, status in pipelines.items():
+        segment = status["open_segment"]
+        newest = [item["url"].rpartition("/lake/")[2] for item in status["last_objects"][:3]]
+        table.add_row(
+            name,
+            f"{status['records_read']:,}",
+            f"{segment['records']:,} · {segment['age_s']:.0f} s" if segment else "–",
+            f"{status['rows_landed']:,}",
+            f"{sum(status['rejects'].values()):,}",
+            Text("\n".join(newest) or "–", overflow="ellipsis", no_wrap=True),
+        )
+    return table
+
+
+def _show_results(console: Console, folder: Path, produced: int) -> None:
+    lake = folder / "lake"
+    console.print(f"\n[bold]{produced:,} lines in. Where they are[/bold]")
+    for part in ("access", "not_found", "rejects"):
+        files = [path for path in (lake / part).rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files)
+        example = f", as {_short(max(files))}" if files else ""
+        console.print(
+            f"  {part:<10} {len(files):>4} files, {size / 1e6:.1f} MB{example}", soft_wrap=True, highlight=False
+        )
+    with duckdb.connect() as connection:
+        if any((lake / "rejects").rglob("*.json.gz")):
+            console.print("\n[bold]What was rejected, and why[/bold] (each with its position and bytes)")
+            _show(connection.sql(REJECTS.format(lake=lake)))
+        console.print("\n[bold]The lake, asked by DuckDB[/bold]")
+        console.print(QUERY.format(lake=_short(lake)), highlight=False, style="dim", soft_wrap=True)
+        _show(connection.sql(QUERY.format(lake=lake)))
+    console.print(
+        f"\nRead {_short(folder / 'pipeline.yaml')}, change it, and: streamsvc validate FILE, streamsvc run FILE"
+    )
+
+
+def _show(answer: duckdb.DuckDBPyRelation) -> None:
+    table = Table()
+    for name in answer.columns:
+        table.add_column(name, overflow="fold")
+    for row in answer.fetchall():
+        table.add_row(*(Text(str(value)) for value in row))
+    Console(file=sys.stdout).print(table)
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
