@@ -65,3 +65,49 @@ def instance_name(slot: int) -> str:
 def new_segment() -> str:
     """Sorts by time and is unique; reject objects take their date from it."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:12]}"
+
+
+class Stores:
+    """Every store of a service, opened once an address, retried for ever; failures go to an observer."""
+
+    def __init__(self, aws: Aws, observer: Observer) -> None:
+        self._aws = aws
+        self._observer = observer
+        self._open: dict[str, RetryingStore] = {}
+
+    def __call__(self, url: str, part: str) -> ObjectStore:
+        if url not in self._open:
+            self._open[url] = RetryingStore(open_store(url, self._aws), lambda health: self._tell(part, health))
+        return self._open[url]
+
+    def _tell(self, part: str, health: StoreHealth) -> None:
+        if health.error is None:
+            self._observer.part_mended(part)
+        else:
+            self._observer.part_failed(part, health.error.what)
+
+
+def state_url(service: Service, name: str) -> str:
+    return f"{service.state.rstrip('/')}/{name}"
+
+
+def rejects_url(service: Service, name: str, pipeline: Pipeline) -> str:
+    """Rejects are always kept: beside the log, if nowhere else is configured."""
+    return pipeline.rejects.path if pipeline.rejects else f"{service.state.rstrip('/')}/rejects/{name}"
+
+
+def build_recipe(rules: Rules, stores: Callable[[str, str], ObjectStore], *, max_partitions: int) -> Recipe:
+    """What one configuration, today's or a stored one, makes of records. Raises ``ValueError`` with a path into it."""
+    decoder = build_decoder(rules.decode)
+    schema = decoder.schema
+    for name in rules.include:
+        schema = schema.append(metadata_field(name))
+    transforms: list[Transform] = []
+    for step in rules.transform:
+        transforms.append(SqlTransform(step.sql, schema))
+        schema = transforms[-1].schema
+    placement = Placement(rules.sink.partition_by, schema) if rules.sink.partition_by else None
+    sink = ObjectSink(
+        stores(rules.sink.path, "sink"), rules.sink.model_copy(update={"max_partitions": max_partitions}), placement
+    )
+    return Recipe(decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects")))
