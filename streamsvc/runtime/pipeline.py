@@ -39,10 +39,9 @@ LAG_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A split's place in the log is known: reading can begin."""
+    """The places of these splits in the log are known: reading can begin."""
 
-    split: Split
-    cursor: Cursor
+    cursors: Mapping[Split, Cursor]
     ticket: int
 
 
@@ -237,8 +236,8 @@ class Pipeline:
             case Assigned():
                 await self._take_over(event.splits)
             case Recovered():
-                if not self._stopping and self._splits.start(event.split, event.cursor, event.ticket):
-                    self._source.start_at({event.split: event.cursor.position})
+                if not self._stopping:
+                    self._source.start_at(self._splits.start(event.cursors, event.ticket))
             case Revoked():
                 await self._hand_over(event)
             case Landed():
@@ -363,15 +362,14 @@ class Pipeline:
 
     def _recover(self, splits: Iterable[Split]) -> None:
         wanted = sorted(splits)
-        self._spawn(self._recover_in_turn(wanted, self._splits.seek_place(wanted)))
+        self._spawn(self._find_places(wanted, self._splits.seek_place(wanted)))
 
-    async def _recover_in_turn(self, splits: list[Split], ticket: int) -> None:
-        """In turn, since one segment holds many splits: the first of them finishes it for all."""
-        for split in splits:
-            async for attempt in stamina.retry_context(on=Retryable, attempts=None, timeout=None):
-                with attempt:
-                    cursor = await self._log.recover(split, self._finish)
-                    self._mailbox.put_nowait(Recovered(split, cursor, ticket))
+    async def _find_places(self, splits: list[Split], ticket: int) -> None:
+        """Ask the log where each split goes on; that may mean to finish a segment of another worker first."""
+        async for attempt in stamina.retry_context(on=Retryable, attempts=None, timeout=None):
+            with attempt:
+                cursors = await self._log.recover_all(splits, self._finish)
+        self._mailbox.put_nowait(Recovered(cursors, ticket))
 
     async def _hand_over(self, event: Revoked) -> None:
         """Land what is held of the leaving splits while there is time, then let them go."""

@@ -31,13 +31,17 @@ class Splits:
             self._tickets[split] = ticket
         return ticket
 
-    def start(self, split: Split, cursor: Cursor, ticket: int) -> bool:
-        """The log has told a place. False: it is stale, or the split has left meanwhile."""
-        if split not in self.assigned or self._tickets.get(split) != ticket:
-            return False
-        self.cursors[split] = cursor
-        self.reached[split] = cursor.position
-        return True
+    def start(self, cursors: Mapping[Split, Cursor], ticket: int) -> dict[Split, Position]:
+        """The log has told these places. Answers where to read on, without what is stale or has left meanwhile."""
+        fresh = {
+            split: cursor
+            for split, cursor in cursors.items()
+            if split in self.assigned and self._tickets.get(split) == ticket
+        }
+        self.cursors.update(fresh)
+        positions = {split: cursor.position for split, cursor in fresh.items()}
+        self.reached.update(positions)
+        return positions
 
     def drop(self, splits: Iterable[Split]) -> None:
         """These are no longer ours. Their cursors stay: the open segment may still hold rows of them."""
