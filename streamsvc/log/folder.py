@@ -1,0 +1,108 @@
+"""Folding the log into checkpoints, and deleting what a checkpoint has made needless."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from streamsvc.core.segments import (
+    CHECKPOINTS,
+    CLAIMS,
+    LOSSES,
+    OUTCOMES,
+    PLANS,
+    Checkpoint,
+    checkpoint_key,
+    checkpoint_number,
+    fold,
+    is_below,
+    is_folded,
+    loss_key,
+    outcome_key,
+    parse_claim_key,
+    plan_key,
+    segment_of,
+)
+from streamsvc.log.patience import concurrently
+from streamsvc.log.reader import LogReader
+from streamsvc.records import Split
+
+KEPT_CHECKPOINTS = 3
+"""A listing that runs while a checkpoint is made and the one before it deleted may name neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """How many objects of each kind were deleted."""
+
+    claims: int = 0
+    segments: int = 0
+    checkpoints: int = 0
+
+
+class LogFolder(LogReader):
+    """May run anywhere, at any time, as many at once as there are; a worker does it now and then, so does ``gc``."""
+
+    async def checkpoint(self) -> Checkpoint:
+        """Fold what has an outcome, of every split that has a claim, a checkpoint or a start.
+
+        Answers the checkpoint that stands, which may be somebody else's, or the old one if nothing has happened.
+        """
+        newest = await self.newest()
+        walk = await self._walk(await self._known_splits(newest), newest)
+        following = fold(newest, {split: standing for split, standing in walk.items() if standing is not None})
+        if following.cursors == newest.cursors:
+            return newest
+        key = checkpoint_key(following.number)
+        return Checkpoint.from_json(await self._store.create(key, following.to_json()), key=key)
+
+    async def gc(self) -> GcReport:
+        """Delete what lies below the newest checkpoint: its claims, and each segment all of whose claims do.
+
+        Never the newest checkpoint, a stored configuration, or anything under a sink's path. The bound is what is
+        newest in the store, never a checkpoint just made: its number may be one that was deleted long ago.
+        """
+        newest = await self.newest()
+        if newest.number == 0:
+            return GcReport()
+        claims = [key for key in await self._store.keys(CLAIMS) if _is_claim_below(key, newest)]
+        await self._store.delete(claims)
+        segments = await self._folded_segments(newest)
+        await self._store.delete([outcome_key(segment) for segment in segments])
+        await self._store.delete([loss_key(segment) for segment in segments])
+        await self._store.delete([plan_key(segment) for segment in segments])
+        return GcReport(len(claims), len(segments), await self._delete_checkpoints_before(newest.number))
+
+    async def _known_splits(self, checkpoint: Checkpoint) -> Iterable[Split]:
+        start = await self._started()
+        if start is None:
+            return ()
+        claims = (parse_claim_key(key) for key in await self._store.keys(CLAIMS))
+        claimed = (claim[0] for claim in claims if claim is not None)
+        return dict.fromkeys([*checkpoint.cursors, *start.positions, *claimed])
+
+    async def _folded_segments(self, newest: Checkpoint) -> list[str]:
+        """Segments whose plans are below the checkpoint, and those without a plan.
+
+        A plan is older than its outcome and is deleted after it; so an outcome whose plan has gone was made by a
+        zombie after the segment was folded. Plans are listed last: none can be missed that had an outcome before.
+        """
+        decided = {segment_of(key) for kind in (OUTCOMES, LOSSES) for key in await self._store.keys(kind)}
+        planned = [segment_of(key) for key in await self._store.keys(PLANS)]
+        plans = dict(zip(planned, await concurrently(self._plan, planned), strict=True))
+        orphans = decided - plans.keys()
+        return sorted(orphans) + [segment for segment, plan in plans.items() if plan is None or is_folded(plan, newest)]
+
+    async def _delete_checkpoints_before(self, number: int) -> int:
+        """One after another, lowest first: whoever finds one of them may conclude that no newer one was deleted."""
+        numbers = [checkpoint_number(key) for key in await self._store.keys(CHECKPOINTS)]
+        older = sorted(found for found in numbers if found is not None and found < number)
+        needless = older[: max(0, len(older) - (KEPT_CHECKPOINTS - 1))]
+        for found in needless:
+            await self._store.delete([checkpoint_key(found)])
+        return len(needless)
+
+
+def _is_claim_below(key: str, checkpoint: Checkpoint) -> bool:
+    claim = parse_claim_key(key)
+    return claim is not None and is_below(*claim, checkpoint)

@@ -1,0 +1,256 @@
+"""The segment log: exactly once on plain object storage, by objects that are only ever created.
+
+A segment is planned, claims a key of the log for each of its splits, writes its data objects when it holds them all,
+and ends with an outcome. Any number of workers may use the log at once, none of which needs to know of another;
+wherever one of them stops, for good or for a day, the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol
+from uuid import uuid4
+
+import orjson
+
+from streamsvc.contracts import ObjectStore
+from streamsvc.core.segments import (
+    START_KEY,
+    Claim,
+    Cursor,
+    Loss,
+    Losses,
+    Outcome,
+    Plan,
+    Range,
+    Start,
+    abort,
+    commit,
+    config_key,
+    is_overtaken,
+    loss_key,
+    outcome_key,
+    plan_key,
+)
+from streamsvc.errors import Fenced, LogCorrupt
+from streamsvc.log.folder import LogFolder
+from streamsvc.log.patience import Sleep, concurrently
+from streamsvc.log.reader import digest_of
+from streamsvc.records import ObjectInfo, Position, Split
+
+_SEGMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
+
+
+def new_segment_name() -> str:
+    """A name that was never used before; in text order of time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:12]}"
+
+
+class Finish(Protocol):
+    async def __call__(self, plan: Plan) -> list[ObjectInfo]:
+        """Read all ranges of the plan again, under its stored configuration, and publish every object.
+
+        It may be called again, and by several workers at once. It may raise ``PositionLost`` or ``ForeignVersion``.
+        """
+        ...
+
+
+class SegmentLog(LogFolder):
+    """The log as a worker uses it. ``begin`` comes first.
+
+    A cancelled call equals a crash at that place: the log stays right, and ``recover`` goes on from there. Every call
+    waits out ``StoreUnavailable``; ``StoreRefused`` and ``LogCorrupt`` (both ``Fatal``) come through.
+
+    worker:    who we are, in plans and outcomes; for people, and to tell a segment of ours from others'
+    landing_s: how long a segment of another worker may take to land before we finish it
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        worker: str,
+        first_position: Position,
+        *,
+        landing_s: float,
+        sleep: Sleep = asyncio.sleep,
+        name_segment: Callable[[], str] = new_segment_name,
+    ) -> None:
+        super().__init__(store, first_position, sleep=sleep)
+        self._worker = worker
+        self._landing_s = landing_s
+        self._sleep = sleep
+        self._name_segment = name_segment
+
+    async def begin(self, first_positions: Callable[[], Awaitable[Mapping[Split, Position]]]) -> None:
+        """Fix where the splits begin. ``first_positions`` is asked only if no worker has ever done so."""
+        if await self._started() is None:
+            start = Start(dict(await first_positions()))
+            self._start = Start.from_json(await self._store.create(START_KEY, start.to_json()), key=START_KEY)
+
+    async def save_config(self, document: Mapping[str, Any]) -> str:
+        """Keep what decoding, transforming and placing mean. Answers the digest that plans name it by."""
+        body = orjson.dumps(dict(document), option=orjson.OPT_SORT_KEYS)
+        digest = digest_of(body)
+        await self._store.create(config_key(digest), body)
+        return digest
+
+    # Landing
+
+    async def plan(
+        self,
+        segment: str,
+        ranges: Mapping[Split, Range],
+        *,
+        config: str,
+        decode_version: int,
+        landed: Mapping[Split, Iterable[int]] | None = None,
+    ) -> Plan:
+        """A plan, not yet stored. Plan only when the segment before it is committed, from where that one ended.
+
+        segment: a name that was never used and never will be; in text order of time, for ``history``
+        ranges:  splits whose position did not move may be left out; at least one is needed
+        landed:  in a replay, the records that it lands of each reject object, none of them landed before
+        """
+        if not _SEGMENT_NAME.fullmatch(segment):
+            raise ValueError(f"not the name of a segment: {segment!r}")
+        if not ranges:
+            raise ValueError(f"segment {segment} has no range")
+        for split, wanted in ranges.items():
+            if wanted.to < wanted.cursor.position:
+                raise ValueError(f"a range of {split} ends before it begins: {wanted}")
+        numbers = {split: frozenset(records) for split, records in (landed or {}).items()}
+        return Plan(segment, dict(ranges), config, decode_version, self._worker, numbers)
+
+    async def land(self, plan: Plan, write: Callable[[], Awaitable[list[ObjectInfo]]]) -> Outcome:
+        """Store the plan, claim its ranges, write its objects, decide. Answers the outcome that stands.
+
+        ``write`` is called when all claims are held, and again after ``StoreUnavailable``. An outcome ``aborted`` says
+        that another worker has had one of the splits: drop what is buffered of them and ``recover`` them.
+        """
+        key = plan_key(plan.segment)
+        standing = Plan.from_json(await self._store.create(key, plan.to_json()), key=key)
+        if standing != plan:
+            raise LogCorrupt("two segments have one name", hint="Never use the name of a segment again.", key=key)
+        return await self._decide(plan, write)
+
+    async def _decide(self, plan: Plan, write: Callable[[], Awaitable[list[ObjectInfo]]]) -> Outcome:
+        """Whoever runs this for a plan, and however often: it ends one way, and its objects are made once.
+
+        Data is written only if all claims are held and no checkpoint is past one, so what is visible is going to be
+        committed. The order matters: a claim that was folded and deleted can be made again, but then the
+        checkpoint is older than it.
+        """
+        obstacle = await self._claim_all(plan) or await self._overtaken(plan)
+        if obstacle:
+            return await self._end(abort(plan, obstacle, self._worker))
+        objects = await self._store.until_known(write)
+        return await self._end(commit(plan, objects, await self._loss(plan.segment), self._worker))
+
+    async def _claim_all(self, plan: Plan) -> str:
+        """What keeps the segment from holding all its claims; empty if nothing does."""
+        keys = plan.claim_keys()
+        holders = await concurrently(partial(self._claim, segment=plan.segment), keys)
+        lost = [
+            f"{key} is held by {holder}" for key, holder in zip(keys, holders, strict=True) if holder != plan.segment
+        ]
+        return "; ".join(lost)
+
+    async def _claim(self, key: str, segment: str) -> str:
+        """The segment that holds the key from now on."""
+        return Claim.from_json(await self._store.create(key, Claim(segment).to_json()), key=key).segment
+
+    async def _overtaken(self, plan: Plan) -> str:
+        newest = await self.newest()
+        return f"checkpoint {newest.number} is past one of its claims" if is_overtaken(plan, newest) else ""
+
+    async def _end(self, outcome: Outcome) -> Outcome:
+        key = outcome_key(outcome.segment)
+        return Outcome.from_json(await self._store.create(key, outcome.to_json()), key=key)
+
+    # Recovery
+
+    async def recover(self, split: Split, finish: Finish) -> Cursor:
+        """Where the split's next claim goes, once nothing on the way is without an outcome."""
+        return (await self.recover_all([split], finish))[split]
+
+    async def recover_all(self, splits: Iterable[Split], finish: Finish) -> dict[Split, Cursor]:
+        """``recover`` for many: they share reads, the wait for segments that are landing, and what is finished.
+
+        A segment of another worker is left to it for one landing time, then finished here: its claims completed, its
+        ranges read again by ``finish``, its outcome created.
+        """
+        cursors: dict[Split, Cursor] = {}
+        waited_for: set[str] = set()
+        while left := [split for split in dict.fromkeys(splits) if split not in cursors]:
+            pending: dict[str, Plan] = {}
+            for split, standing in (await self.standings(left)).items():
+                if standing.pending is None:
+                    cursors[split] = standing.cursor
+                else:
+                    pending[standing.pending.segment] = standing.pending
+            landing = {name for name, plan in pending.items() if plan.worker != self._worker} - waited_for
+            if landing:
+                await self._sleep(self._landing_s)
+                waited_for |= landing
+                continue
+            for plan in pending.values():
+                await self._finish(plan, finish)
+        return cursors
+
+    async def _finish(self, plan: Plan, finish: Finish) -> Outcome:
+        loss = await self._loss(plan.segment)
+        readable = plan.without(loss.lost) if loss else plan
+
+        async def write() -> list[ObjectInfo]:
+            return [] if plan.is_seek or not readable.ranges else await finish(readable)
+
+        return await self._decide(plan, write)
+
+    # What people decide
+
+    async def seek(self, moves: Mapping[Split, Position], reason: str, finish: Finish | None = None) -> Outcome:
+        """Let these splits go on at other positions, all of them or none, in their next epoch.
+
+        Workers that are reading them lose a claim to the seek and recover from it; nobody has to stop. A segment that
+        was not finished is finished first by ``finish``; without that, ``Fenced`` is raised.
+        """
+        while True:
+            cursors = await self.recover_all(moves, finish or _refuse)
+            ranges = {split: Range(cursors[split], cursors[split].position, seek=to) for split, to in moves.items()}
+            plan = Plan(self._name_segment(), ranges, "", 0, self._worker, reason=reason)
+            outcome = await self.land(plan, _write_nothing)
+            if outcome.committed:
+                return outcome
+
+    async def give_up(self, plan: Plan, lost: Losses, finish: Finish, reason: str = "") -> Outcome:
+        """Finish a pending segment without the ranges that cannot be read any more; its outcome names them.
+
+        The decision is an object of its own, made before anything is written. Whoever ends the segment reads it after
+        writing: an object of another finisher may be one of those that lack the lost records. The first
+        decision stands; ``ValueError`` if a loss is not one end of its range.
+        """
+        plan.without(lost)
+        await self._store.create(loss_key(plan.segment), Loss(plan.segment, dict(lost), reason).to_json())
+        return await self._finish(plan, finish)
+
+    async def _loss(self, segment: str) -> Loss | None:
+        body = await self._store.get(loss_key(segment))
+        return None if body is None else Loss.from_json(body, key=loss_key(segment))
+
+
+async def _write_nothing() -> list[ObjectInfo]:
+    return []
+
+
+async def _refuse(plan: Plan) -> list[ObjectInfo]:
+    raise Fenced(
+        "a segment that was not finished holds a split",
+        hint="Run the pipeline until the segment is committed. If it cannot be, give up what it has lost.",
+        segment=plan.segment,
+        splits=sorted(plan.ranges),
+        worker=plan.worker,
+    )
