@@ -369,7 +369,7 @@ class Pipeline:
         async for attempt in stamina.retry_context(on=Retryable, attempts=None, timeout=None):
             with attempt:
                 cursors = await self._log.recover_all(splits, self._finish)
-        self._mailbox.put_nowait(Recovered(cursors, ticket))
+                self._mailbox.put_nowait(Recovered(cursors, ticket))
 
     async def _hand_over(self, event: Revoked) -> None:
         """Land what is held of the leaving splits while there is time, then let them go."""

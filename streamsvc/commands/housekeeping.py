@@ -1,0 +1,89 @@
+"""``streamsvc gc`` and ``streamsvc seek``: what is done to the log by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from streamsvc.app import Inspected, inspect, load, selected
+from streamsvc.core.offsets import position_of
+from streamsvc.core.segments import Losses, Plan
+from streamsvc.errors import ConfigError, PositionLost
+from streamsvc.ops import logs
+from streamsvc.records import ObjectInfo, Position, Split
+
+
+def gc(file: Path, pipeline: str | None) -> int:
+    """Fold and delete; safe beside running workers. Answers the exit code."""
+    logs.configure("warning")
+    service = load(file)
+
+    async def collect() -> None:
+        for name in selected(service, pipeline):
+            inspected = inspect(service, name)
+            checkpoint = await inspected.log.checkpoint()
+            report = await inspected.log.gc()
+            print(f"{name}: checkpoint {checkpoint.number} of {len(checkpoint.cursors)} splits; deleted {report}")
+
+    asyncio.run(collect())
+    return 0
+
+
+def seek(file: Path, pipeline: str, *, to: str, splits: list[Split], reason: str, give_up: bool) -> int:
+    """Move splits. Running workers lose a claim to the move and go on from there. Answers the exit code."""
+    logs.configure("warning")
+    service = load(file)
+    [name] = selected(service, pipeline)
+    asyncio.run(_seek(inspect(service, name), to, splits, reason, give_up=give_up))
+    return 0
+
+
+async def _seek(inspected: Inspected, to: str, splits: list[Split], reason: str, *, give_up: bool) -> None:
+    moves = await _moves(inspected, to, splits)
+    if give_up:
+        for plan in await _pending(inspected, moves):
+            await _give_up(inspected, plan, reason)
+    outcome = await inspected.log.seek(moves, reason, inspected.finisher)
+    print(f"{inspected.name}: moved by {outcome.segment}")
+    for split, cursor in sorted(outcome.next.items()):
+        print(f"  {split} goes on at {cursor.position}, epoch {cursor.epoch}")
+
+
+async def _moves(inspected: Inspected, to: str, splits: list[Split]) -> dict[Split, Position]:
+    live = list(await inspected.source.splits())
+    if unknown := sorted(set(splits) - set(live)):
+        raise ConfigError([f"no such split: {', '.join(unknown)}; there are: {', '.join(live)}"])
+    wanted = splits or live
+    if to.isdecimal():
+        if not splits:
+            raise ConfigError(["an offset is a place in one split: name it with --split"])
+        return dict.fromkeys(wanted, position_of(int(to)))
+    positions = await inspected.positions_at(to)
+    return {split: positions[split] for split in wanted}
+
+
+async def _pending(inspected: Inspected, splits: dict[Split, Position]) -> list[Plan]:
+    standings = await inspected.log.standings(splits)
+    plans = {standing.pending.segment: standing.pending for standing in standings.values() if standing.pending}
+    return list(plans.values())
+
+
+async def _give_up(inspected: Inspected, plan: Plan, reason: str) -> None:
+    """Finish what is there of the segment. What the source has lost is found out by reading it."""
+    lost: Losses = {}
+
+    async def finish(readable: Plan) -> list[ObjectInfo]:
+        return await inspected.finisher(readable)
+
+    while True:
+        try:
+            await finish(plan.without(lost))
+        except PositionLost as gone:
+            split = gone.where["split"]
+            wanted = plan.ranges[split]
+            available = gone.where.get("earliest") or wanted.to
+            lost[split] = (wanted.cursor.position, min(available, wanted.to))
+        else:
+            break
+    outcome = await inspected.log.give_up(plan, lost, finish, reason)
+    print(f"{plan.segment}: {outcome.state}, without {outcome.lost or 'any loss'}")
