@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from datetime import date, datetime
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from streamsvc.core.kafka_client import reason_to_refuse
 from streamsvc.core.units import parse_bytes, parse_seconds
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
@@ -24,29 +26,72 @@ class Model(BaseModel):
 
 
 class Sasl(Model):
+    """AWS_MSK_IAM takes its credentials from where AWS's tools do; the others need a name and a password."""
+
     mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "AWS_MSK_IAM"]
     username: str | None = None
     password: SecretStr | None = None
     region: str | None = None
 
+    @model_validator(mode="after")
+    def _names_who_logs_in(self) -> Self:
+        if self.mechanism != "AWS_MSK_IAM" and (self.username is None or self.password is None):
+            raise ValueError(f"{self.mechanism} needs `username` and `password`, for example ${{KAFKA_PASSWORD}}")
+        return self
+
 
 class Tls(Model):
+    """Each of the first three is a path, or the PEM text itself."""
+
     ca: str | None = None
     certificate: str | None = None
-    key: str | None = None
+    key: SecretStr | None = None
     key_password: SecretStr | None = None
 
 
+KafkaTopic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+
+
+def _start_text(value: object) -> object:
+    """YAML makes times of what looks like one."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
 class KafkaSource(Model):
-    brokers: str
-    topics: list[str] = Field(min_length=1)
-    start: str = "earliest"
+    """``start`` is ``earliest``, ``latest``, ``committed`` (where the one whom we replace left ``group``) or a time.
+
+    ``tls`` may be ``true`` (the system's CAs) or ``false``; left out, it is on where there is ``sasl``.
+    """
+
+    brokers: str = Field(min_length=1)
+    topics: list[KafkaTopic] = Field(min_length=1)
+    start: Annotated[str, BeforeValidator(_start_text)] = "earliest"
     group: str | None = None
     group_protocol: Literal["classic", "consumer"] = "classic"
     instance_id: str | None = None
-    tls: Tls | None = None
+    tls: Tls | bool | None = None
     sasl: Sasl | None = None
     client: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+    @field_validator("start")
+    @classmethod
+    def _is_a_start(cls, start: str) -> str:
+        if start not in ("earliest", "latest", "committed"):
+            try:
+                moment = datetime.fromisoformat(start)
+            except ValueError:
+                raise ValueError(f"{start!r} is none of earliest, latest, committed, and no time") from None
+            if moment.tzinfo is None:
+                raise ValueError(f"the time {start} has no zone; write for example 2026-01-31T06:00:00Z")
+        return start
+
+    @model_validator(mode="after")
+    def _leaves_our_settings_alone(self) -> Self:
+        for setting in self.client:
+            reason = reason_to_refuse(setting, self.group_protocol)
+            if reason is not None:
+                raise ValueError(f"`client` may not set {setting}: {reason}")
+        return self
 
 
 class Source(Model):

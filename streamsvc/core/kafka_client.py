@@ -1,0 +1,50 @@
+"""Which settings of the Kafka client (librdkafka) a configuration may give, and why the others are ours."""
+
+from __future__ import annotations
+
+_POSITIONS = "positions are kept in the segment log; they are never reset, stored or committed by the client"
+_TLS = "set it under `tls`"
+_SASL = "set it under `sasl`"
+
+_OURS = {
+    "bootstrap.servers": "set `brokers`",
+    "metadata.broker.list": "set `brokers`",
+    "group.id": "set `group`",
+    "group.instance.id": "set `instance_id`",
+    "group.protocol": "set `group_protocol`",
+    "partition.assignment.strategy": "partitions move one by one, so the assignor is cooperative-sticky",
+    "auto.offset.reset": f"set `start`; {_POSITIONS}",
+    "enable.auto.commit": _POSITIONS,
+    "auto.commit.interval.ms": _POSITIONS,
+    "enable.auto.offset.store": _POSITIONS,
+    "enable.partition.eof": "positions move over records that do not exist only with it",
+    "isolation.level": "records of aborted transactions must not land",
+    "queued.max.messages.kbytes": "set `memory`; what the client may hold is a share of it",
+    "fetch.max.bytes": "set `memory`; what the client may hold is a share of it",
+    "security.protocol": "it follows from `tls` and `sasl`",
+    "sasl.mechanism": _SASL,
+    "sasl.mechanisms": _SASL,
+    "sasl.username": _SASL,
+    "sasl.password": _SASL,
+    "ssl.ca.location": _TLS,
+    "ssl.ca.pem": _TLS,
+    "ssl.certificate.location": _TLS,
+    "ssl.certificate.pem": _TLS,
+    "ssl.key.location": _TLS,
+    "ssl.key.pem": _TLS,
+    "ssl.key.password": _TLS,
+    "test.mock.num.brokers": "every client would have brokers of its own",
+}
+
+_BROKERS_IN_KIP_848 = (
+    "with `group_protocol: consumer` the broker decides: group.consumer.session.timeout.ms, "
+    "group.consumer.heartbeat.interval.ms and its assignors"
+)
+_NOT_IN_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "group.protocol.type")
+
+
+def reason_to_refuse(setting: str, group_protocol: str) -> str | None:
+    """Why this setting of librdkafka may not be given, or ``None``."""
+    if group_protocol == "consumer" and setting in _NOT_IN_KIP_848:
+        return _BROKERS_IN_KIP_848
+    return _OURS.get(setting)
