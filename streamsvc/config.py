@@ -22,7 +22,7 @@ Include = Literal["_key", "_headers", "_timestamp", "_split", "_position"]
 class Model(BaseModel):
     """Unknown keys are errors; nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False, hide_input_in_errors=True)
 
 
 class Sasl(Model):
