@@ -1,0 +1,323 @@
+"""The audit: is every acknowledged record in the lake or among the rejects, once, whole, and where it belongs?
+
+``python -m loadtest.audit --lake s3://lake/access/ --rejects s3://lake/_rejects/access/ --ledger run.ledger``
+
+It reads every object that a plain listing shows, knows each record by its stamp (``loadtest.stamps``), and compares
+with what the producers' ledgers say. Exit code 0: nothing is wrong; 1: something is; 2: the run is void, because it was
+too small, or because faults were to be injected and none was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import gzip
+import json
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loadtest.lake import StoredObject, objects_under
+from loadtest.ledger import Ledger
+from loadtest.stamps import AGENT, COLUMNS, SIGNED, read_stamp
+from streamsvc.testing.access_logs import Form
+
+FINE, WRONG, VOID = 0, 1, 2
+PARTITIONS = {"date": "strftime(datetime, '%Y-%m-%d')", "response": "response"}
+
+_ROWS_AT_ONCE = 200_000
+_FEWEST_RECORDS_A_SPLIT = 1_000
+_EXAMPLES = 5
+
+_TABLES = """
+    SET TimeZone = 'UTC';
+    CREATE TABLE objects (object INTEGER, key VARCHAR, place VARCHAR);
+    CREATE TABLE found (object INTEGER, landed BOOLEAN, producer VARCHAR, split INTEGER, seq BIGINT, intact BOOLEAN);
+    CREATE TABLE misplaced (key VARCHAR, belongs VARCHAR);
+    CREATE TABLE acked_ranges (producer VARCHAR, split INTEGER, first BIGINT, beyond BIGINT);
+    CREATE TABLE malformed (producer VARCHAR, split INTEGER, seq BIGINT);
+    CREATE VIEW acked AS SELECT producer, split, unnest(range(first, beyond)) AS seq FROM acked_ranges;
+    CREATE VIEW known AS SELECT * FROM found WHERE producer IN (SELECT producer FROM acked_ranges);
+"""
+
+_RECORD = "producer || '/' || split || '/' || seq"
+_WITH_KEY = f"coalesce({_RECORD}, 'no stamp') || ' in ' || key"
+
+# What is wrong, as a query over the tables above: one row for each case, which says what and where.
+_VIOLATIONS = {
+    "lost": f"SELECT {_RECORD} FROM acked ANTI JOIN found USING (producer, split, seq)",
+    "duplicated": f"""
+        SELECT {_RECORD} || ' in ' || string_agg(key, ', ') OVER (PARTITION BY producer, split, seq)
+        FROM known JOIN objects USING (object)
+        QUALIFY row_number() OVER (PARTITION BY producer, split, seq ORDER BY key) > 1""",
+    "corrupt": f"""
+        SELECT {_WITH_KEY} FROM found JOIN objects USING (object)
+        WHERE NOT intact OR producer IS NULL OR producer NOT IN (SELECT producer FROM acked_ranges)""",
+    "misplaced": "SELECT 'a row of ' || belongs || ' in ' || key FROM misplaced",
+    "rejected unexpectedly": f"""
+        SELECT {_WITH_KEY} FROM known ANTI JOIN malformed USING (producer, split, seq) JOIN objects USING (object)
+        WHERE NOT landed""",
+    "landed though malformed": f"""
+        SELECT {_WITH_KEY} FROM known SEMI JOIN malformed USING (producer, split, seq) JOIN objects USING (object)
+        WHERE landed""",
+}
+
+_SPLITS = """
+    SELECT split,
+           (SELECT count(*) FROM acked WHERE acked.split = known.split) AS acked,
+           count(*) FILTER (landed) AS landed,
+           count(*) FILTER (NOT landed) AS rejected
+    FROM known GROUP BY ALL ORDER BY ALL
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the audit found. ``examples`` names some cases of each violation."""
+
+    violations: dict[str, int]
+    examples: dict[str, list[str]]
+    unreadable: list[str]
+    acked: int
+    landed: int
+    rejected: int
+    malformed: int
+    unacknowledged: int
+    objects: int
+    splits: list[dict[str, int]]
+    void: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        if any(self.violations.values()) or self.unreadable:
+            return WRONG
+        return VOID if self.void else FINE
+
+    def __str__(self) -> str:
+        totals = f"acked {self.acked}, landed {self.landed}, rejected {self.rejected} (malformed {self.malformed})"
+        lines = [
+            f"{totals}, sent but not acknowledged {self.unacknowledged}, objects {self.objects}",
+            *(" ".join(f"{name} {value}" for name, value in split.items()) for split in self.splits),
+            ", ".join(f"{name} {count}" for name, count in self.violations.items()),
+            *(f"  {name}: {example}" for name, examples in self.examples.items() for example in examples),
+            *(f"  unreadable: {key}" for key in self.unreadable),
+            *(f"VOID: {reason}" for reason in self.void),
+            {FINE: "PASSED", WRONG: "FAILED", VOID: "VOID"}[self.exit_code],
+        ]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "exit_code": self.exit_code}
+
+
+class Audit:
+    """Takes ledgers, rows and rejects in, then answers a verdict."""
+
+    def __init__(self, form: Form = "combined", partitions: dict[str, str] | None = None) -> None:
+        self._form = form
+        self._partitions = PARTITIONS if partitions is None else partitions
+        self._sql = duckdb.connect()
+        self._sql.execute(_TABLES)
+        self._objects = 0
+        self._unreadable: list[str] = []
+
+    def add_ledger(self, ledger: Ledger) -> None:
+        acked = [(ledger.producer, split, *pair) for split, pairs in ledger.acked.items() for pair in pairs]
+        malformed = [(ledger.producer, split, seq) for split, seqs in ledger.malformed.items() for seq in seqs]
+        self._insert("acked_ranges", ("producer", "split", "first", "beyond"), acked)
+        self._insert("malformed", ("producer", "split", "seq"), malformed)
+
+    def add_rows(self, objects: Iterable[StoredObject]) -> None:
+        """Parquet objects of the sink."""
+        for rows in self._in_chunks(objects):
+            self._check_rows(rows)
+
+    def add_rejects(self, objects: Iterable[StoredObject]) -> None:
+        """Reject objects: gzipped JSON lines."""
+        for stored in objects:
+            number = self._note_object(stored.key)
+            try:
+                lines = gzip.decompress(stored.body).splitlines()
+                found = [self._check_reject(number, json.loads(line)) for line in lines]
+            except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
+                self._unreadable.append(f"{stored.key}: {error}")
+                continue
+            self._insert("found", ("object", "landed", "producer", "split", "seq", "intact"), found)
+
+    def verdict(self, faults: dict[str, int] | None = None) -> Verdict:
+        """faults: how many were injected, by kind; ``None`` if none were to be."""
+        violations, examples = {}, {}
+        for name, query in _VIOLATIONS.items():
+            violations[name] = self._count(query)
+            if violations[name]:
+                some = self._sql.execute(f"SELECT * FROM ({query}) LIMIT {_EXAMPLES}").fetchall()
+                examples[name] = [str(row[0]) for row in some]
+        rows = self._sql.execute(_SPLITS).fetchall()
+        splits = [dict(zip(("split", "acked", "landed", "rejected"), row, strict=True)) for row in rows]
+        return Verdict(
+            violations=violations,
+            examples=examples,
+            unreadable=self._unreadable,
+            acked=self._count("FROM acked"),
+            landed=self._count("FROM found WHERE landed"),
+            rejected=self._count("FROM found WHERE NOT landed"),
+            malformed=self._count("FROM malformed"),
+            unacknowledged=self._count("FROM known ANTI JOIN acked USING (producer, split, seq)"),
+            objects=self._objects,
+            splits=splits,
+            void=self._reasons_for_void(splits, faults),
+        )
+
+    @staticmethod
+    def _reasons_for_void(splits: list[dict[str, int]], faults: dict[str, int] | None) -> list[str]:
+        reasons = [
+            f"split {split['split']} has {split['acked']} acknowledged records, fewer than {_FEWEST_RECORDS_A_SPLIT}"
+            for split in splits
+            if split["acked"] < _FEWEST_RECORDS_A_SPLIT
+        ]
+        if not splits:
+            reasons.append("no records")
+        if faults is not None and not sum(faults.values()):
+            reasons.append("no fault was injected")
+        return reasons
+
+    def _count(self, query: str) -> int:
+        counted = self._sql.execute(f"SELECT count(*) FROM ({query})").fetchone()
+        assert counted is not None
+        return int(counted[0])
+
+    def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        if rows:
+            values = pa.table(
+                {name: pa.array(column) for name, column in zip(columns, zip(*rows, strict=True), strict=True)}
+            )
+            self._sql.register("new", values)
+            self._sql.execute(f"INSERT INTO {table} SELECT * FROM new")
+
+    def _note_object(self, key: str) -> int:
+        """``place`` is the object's folder, its names and values as they were before they were encoded."""
+        number, self._objects = self._objects, self._objects + 1
+        place = "/".join(unquote(part) for part in key.split("/")[:-1])
+        self._sql.execute("INSERT INTO objects VALUES (?, ?, ?)", (number, key, place))
+        return number
+
+    def _in_chunks(self, objects: Iterable[StoredObject]) -> Iterator[pa.Table]:
+        """Rows of many objects in one table, with ``object``; an object that is no Parquet is noted."""
+        tables: list[pa.Table] = []
+        for stored in objects:
+            number = self._note_object(stored.key)
+            try:
+                rows = pq.read_table(pa.BufferReader(stored.body), columns=list(COLUMNS[self._form]), partitioning=None)
+                rows.validate(full=True)
+            except (pa.ArrowException, OSError) as error:
+                self._unreadable.append(f"{stored.key}: {error}")
+                continue
+            tables.append(rows.append_column("object", pa.array([number] * len(rows), pa.int32())))
+            if sum(len(table) for table in tables) >= _ROWS_AT_ONCE:
+                yield pa.concat_tables(tables, promote_options="permissive")
+                tables.clear()
+        if tables:
+            yield pa.concat_tables(tables, promote_options="permissive")
+
+    def _check_rows(self, rows: pa.Table) -> None:
+        self._sql.register("rows", rows)
+        checked = self._sql.sql(f"""
+            SELECT object, stamp.producer, try_cast(stamp.split AS INTEGER) AS split,
+                   try_cast(stamp.seq AS BIGINT) AS seq, stamp.crc, encode({SIGNED[self._form]}) AS signed
+            FROM (SELECT *, regexp_extract(agent, '{AGENT}', ['agent', 'producer', 'split', 'seq', 'crc']) AS stamp
+                  FROM rows)""").to_arrow_table()
+        assert checked is not None
+        pairs = zip(checked["signed"].to_pylist(), checked["crc"].to_pylist(), strict=True)
+        intact = [bool(crc) and signed is not None and zlib.crc32(signed) == int(crc, 16) for signed, crc in pairs]
+        self._sql.register("checked", checked.drop_columns(["signed", "crc"]).append_column("intact", pa.array(intact)))
+        self._sql.execute("""
+            INSERT INTO found SELECT object, true, nullif(producer, ''), split, seq, intact FROM checked""")
+        self._check_places()
+
+    def _check_places(self) -> None:
+        if not self._partitions:
+            return
+        parts = [
+            f"'{name}=' || coalesce(({value})::VARCHAR, '__HIVE_DEFAULT_PARTITION__')"
+            for name, value in self._partitions.items()
+        ]
+        belongs = " || '/' || ".join(parts)
+        self._sql.execute(f"""
+            INSERT INTO misplaced SELECT key, belongs FROM (SELECT object, {belongs} AS belongs FROM rows)
+            JOIN objects USING (object) WHERE place != belongs""")
+
+    @staticmethod
+    def _check_reject(number: int, reject: dict[str, Any]) -> tuple[object, ...]:
+        stamp = read_stamp(base64.b64decode(reject["raw_base64"], validate=True))
+        if stamp is None:
+            return number, False, None, None, None, False
+        partition = re.search(r"@(\d+)", reject["split"])
+        at_home = partition is not None and int(partition[1]) == stamp.split
+        return number, False, stamp.producer, stamp.split, stamp.seq, stamp.intact and at_home
+
+
+def read_faults(path: Path) -> dict[str, int]:
+    """Counts by kind as ``loadtest.faulty_s3`` writes them."""
+    faults: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["faults"]
+    return faults
+
+
+def audit(
+    lake: str,
+    rejects: str | None,
+    ledgers: Iterable[Path],
+    *,
+    form: Form = "combined",
+    partitions: dict[str, str] | None = None,
+    endpoint_url: str | None = None,
+    faults: dict[str, int] | None = None,
+) -> Verdict:
+    """The whole audit. lake, rejects: prefixes, ``file:///folder`` or ``s3://bucket/folder``."""
+    running = Audit(form, partitions)
+    for ledger in ledgers:
+        running.add_ledger(Ledger.read(ledger))
+    running.add_rows(objects_under(lake, endpoint_url))
+    if rejects is not None:
+        running.add_rejects(objects_under(rejects, endpoint_url))
+    return running.verdict(faults)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.audit", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--lake", required=True, help="prefix of the sink: file:///folder or s3://bucket/folder")
+    parser.add_argument("--rejects", help="prefix of the rejects")
+    parser.add_argument("--ledger", required=True, type=Path, nargs="+", help="every producer's")
+    parser.add_argument("--form", choices=("combined", "json"), default="combined")
+    parser.add_argument(
+        "--partition", action="append", metavar="NAME=SQL", help="as in the sink; default date, response"
+    )
+    parser.add_argument("--endpoint-url", help="of the S3")
+    parser.add_argument("--faults-log", type=Path, help="counts by loadtest.faulty_s3; a run without a fault is void")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args(arguments)
+    partitions = None if given.partition is None else dict(pair.split("=", 1) for pair in given.partition if pair)
+    verdict = audit(
+        given.lake,
+        given.rejects,
+        given.ledger,
+        form=given.form,
+        partitions=partitions,
+        endpoint_url=given.endpoint_url,
+        faults=None if given.faults_log is None else read_faults(given.faults_log),
+    )
+    print(json.dumps(verdict.as_json(), indent=2) if given.json else verdict)
+    return verdict.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
