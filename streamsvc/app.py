@@ -110,4 +110,6 @@ def build_recipe(rules: Rules, stores: Callable[[str, str], ObjectStore], *, max
     sink = ObjectSink(
         stores(rules.sink.path, "sink"), rules.sink.model_copy(update={"max_partitions": max_partitions}), placement
     )
-    return Recipe(decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects")))
+    return Recipe(
+        decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects"))
+    )

@@ -165,8 +165,8 @@ class Pipeline:
         return await self._others_have_committed(self._ends)
 
     async def _others_have_committed(self, ends: Mapping[Split, Position]) -> bool:
-        """Whether the splits that other workers own are committed up to their ends. Asks once a second."""
-        if monotonic() - self._asked_others_at < 1.0:
+        """Whether the splits that other workers own are committed up to their ends. Asks once a tick."""
+        if monotonic() - self._asked_others_at < self._policy.tick_s:
             return False
         self._asked_others_at = monotonic()
         for split in ends.keys() - self._splits.assigned:
