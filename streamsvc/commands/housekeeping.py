@@ -7,10 +7,10 @@ from pathlib import Path
 
 from streamsvc.app import Inspected, inspect, load, selected
 from streamsvc.core.offsets import position_of
-from streamsvc.core.segments import Losses, Plan
-from streamsvc.errors import ConfigError, PositionLost
+from streamsvc.core.segments import Plan
+from streamsvc.errors import ConfigError
 from streamsvc.ops import logs
-from streamsvc.records import ObjectInfo, Position, Split
+from streamsvc.records import Position, Split
 
 
 def gc(file: Path, pipeline: str | None) -> int:
@@ -69,21 +69,7 @@ async def _pending(inspected: Inspected, splits: dict[Split, Position]) -> list[
 
 
 async def _give_up(inspected: Inspected, plan: Plan, reason: str) -> None:
-    """Finish what is there of the segment. What the source has lost is found out by reading it."""
-    lost: Losses = {}
-
-    async def finish(readable: Plan) -> list[ObjectInfo]:
-        return await inspected.finisher(readable)
-
-    while True:
-        try:
-            await finish(plan.without(lost))
-        except PositionLost as gone:
-            split = gone.where["split"]
-            wanted = plan.ranges[split]
-            available = gone.where.get("earliest") or wanted.to
-            lost[split] = (wanted.cursor.position, min(available, wanted.to))
-        else:
-            break
-    outcome = await inspected.log.give_up(plan, lost, finish, reason)
-    print(f"{plan.segment}: {outcome.state}, without {outcome.lost or 'any loss'}")
+    lost = await inspected.finisher.losses(plan)
+    if lost:
+        outcome = await inspected.log.give_up(plan, lost, inspected.finisher, reason)
+        print(f"{plan.segment}: {outcome.state}; lost: {outcome.lost}")

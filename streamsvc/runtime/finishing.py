@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from streamsvc.contracts import Source
-from streamsvc.core.segments import Plan
+from streamsvc.core.segments import Losses, Plan
 from streamsvc.errors import ForeignVersion, LogCorrupt, PositionLost
 from streamsvc.log.segment_log import SegmentLog
-from streamsvc.records import ObjectInfo, Ranges, Split
+from streamsvc.records import ObjectInfo, Position, Ranges, Split
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.segment import OpenSegment, Recipe, publish
 
@@ -49,6 +49,27 @@ class Finisher:
                 raise LogCorrupt("a planned segment does not fit its configuration", segment=plan.segment)
         self._check(plan, segment, ranges)
         return await publish(recipe, await asyncio.to_thread(segment.close, plan.segment))
+
+    async def losses(self, plan: Plan) -> Losses:
+        """What the source has lost of the plan's ranges. Reads their beginnings, writes nothing."""
+        lost: Losses = {}
+        for split, planned in plan.ranges.items():
+            first, to = planned.cursor.position, planned.to
+            seen = await self._first_available(split, first, to)
+            if seen is None or seen > (planned.first_record or first):
+                lost[split] = (first, min(seen or to, to))
+        return {split: (first, to) for split, (first, to) in lost.items() if first < to}
+
+    async def _first_available(self, split: Split, first: Position, to: Position) -> Position | None:
+        """The first record that is still there; ``to`` where none is there and none was lost, ``None``: all are gone."""
+        try:
+            async for batch in self._source.read_range({split: (first, to)}):
+                if len(batch):
+                    return batch.position(0)
+        except PositionLost as gone:
+            earliest = gone.where.get("earliest")
+            return str(earliest) if earliest is not None else None
+        return to
 
     @staticmethod
     def _check(plan: Plan, segment: OpenSegment, ranges: Ranges) -> None:

@@ -218,7 +218,7 @@ async def test_stop_lands_what_was_taken_in() -> None:
     worker = world.worker()
     task = asyncio.create_task(worker.run())
     async with asyncio.timeout(10):
-        while worker.observer.records_read < 1000:  # noqa: ASYNC110 - the observer has nothing to wait for
+        while worker.observer.records_read < 1000:
             await asyncio.sleep(0.005)
     worker.pipeline.stop()
     await asyncio.wait_for(task, 10)
