@@ -47,12 +47,19 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self._registry)
 
+        self._define_process()
+        self._define_reading()
+        self._define_landing()
+        self._define_trouble()
+
+    def _define_process(self) -> None:
         self.build = self._gauge("build_info", "", "Always 1; the label names the running version.", "version")
         self.build.labels(__version__).set(1)
         self.ready = self._gauge("ready", "0 or 1", "1 while every pipeline reads and lands; else see `/readyz`.")
         self.memory_used_bytes = self._gauge("memory_used_bytes", "bytes", "Buffered records and encoded objects.")
         self.memory_budget_bytes = self._gauge("memory_budget_bytes", "bytes", "What may be buffered: `memory`.")
 
+    def _define_reading(self) -> None:
         self.records_read = self._counter("records_read_total", "records", "Records taken from the source.", "pipeline")
         self.read_bytes = self._counter(
             "read_bytes_total", "bytes", "Bytes of the values of these records.", "pipeline"
@@ -84,6 +91,7 @@ class Metrics:
             "pipeline",
         )
 
+    def _define_landing(self) -> None:
         self.rows_landed = self._counter("rows_landed_total", "rows", "Rows in committed data objects.", "pipeline")
         self.landed_bytes = self._counter(
             "landed_bytes_total", "bytes", "Size of committed objects, rejects included.", "pipeline"
@@ -114,6 +122,8 @@ class Metrics:
         self.last_commit_seconds = self._gauge(
             "last_commit_timestamp_seconds", "Unix time", "When a segment was last committed.", "pipeline"
         )
+
+    def _define_trouble(self) -> None:
         self.fenced = self._counter(
             "fenced_total", "times", "Claims lost to another worker; what was buffered is read again.", "pipeline"
         )
