@@ -61,7 +61,7 @@ class Finisher:
         return {split: (first, to) for split, (first, to) in lost.items() if first < to}
 
     async def _first_available(self, split: Split, first: Position, to: Position) -> Position | None:
-        """The first record that is still there; ``to`` where none is there and none was lost, ``None``: all are gone."""
+        """The first record that is still there; ``to``: none was lost; ``None``: all are gone."""
         try:
             async for batch in self._source.read_range({split: (first, to)}):
                 if len(batch):
