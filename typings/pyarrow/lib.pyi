@@ -8,9 +8,8 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, overload
 
-from typing_extensions import Buffer as _SupportsBuffer
-
 from pyarrow.compute import Expression
+from typing_extensions import Buffer as _SupportsBuffer
 
 _Unit: TypeAlias = Literal["s", "ms", "us", "ns"]
 _TypeLike: TypeAlias = DataType | str
@@ -182,9 +181,7 @@ class CompressedOutputStream(NativeFile):
 class MockOutputStream(NativeFile):
     def __init__(self) -> None: ...
 
-def input_stream(
-    source: _Source, compression: str | None = "detect", buffer_size: int | None = None
-) -> NativeFile: ...
+def input_stream(source: _Source, compression: str | None = "detect", buffer_size: int | None = None) -> NativeFile: ...
 def output_stream(
     source: _Source, compression: str | None = "detect", buffer_size: int | None = None
 ) -> NativeFile: ...
@@ -388,9 +385,7 @@ def map_(key_type: DataType | Field, item_type: DataType | Field, keys_sorted: b
 def struct(fields: Iterable[_FieldLike] | Mapping[str, _TypeLike]) -> StructType: ...
 def dictionary(index_type: _TypeLike, value_type: _TypeLike, ordered: bool = False) -> DictionaryType: ...
 def type_for_alias(name: str) -> DataType: ...
-def infer_type(
-    values: Iterable[object], mask: Sequence[bool] | None = None, from_pandas: bool = False
-) -> DataType: ...
+def infer_type(values: Iterable[object], mask: Sequence[bool] | None = None, from_pandas: bool = False) -> DataType: ...
 
 class Field:
     def __hash__(self) -> int: ...
@@ -817,9 +812,7 @@ class StringBuilder:
 # --- batches and tables
 
 _Columns: TypeAlias = Sequence[Array] | Sequence[ChunkedArray] | Sequence[Array | ChunkedArray]
-_PyColumns: TypeAlias = (
-    Mapping[str, Array] | Mapping[str, Sequence[object]] | Mapping[str, Array | Sequence[object]]
-)
+_PyColumns: TypeAlias = Mapping[str, Array] | Mapping[str, Sequence[object]] | Mapping[str, Array | Sequence[object]]
 _SortBy: TypeAlias = str | Sequence[tuple[str, _Order]] | Sequence[tuple[str, str]]
 
 class RecordBatch:

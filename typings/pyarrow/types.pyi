@@ -1,5 +1,3 @@
-from typing_extensions import TypeIs
-
 from pyarrow.lib import (
     DataType,
     DictionaryType,
@@ -14,6 +12,7 @@ from pyarrow.lib import (
     TimestampType,
     _DecimalType,
 )
+from typing_extensions import TypeIs
 
 def is_null(t: DataType) -> bool: ...
 def is_boolean(t: DataType) -> bool: ...
