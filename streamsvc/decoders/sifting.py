@@ -1,0 +1,177 @@
+"""What is common to decoders around their own work: tombstones, values that are not text, rows in record order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamsvc.records import NO_REJECTS, REJECTED, ROW, Sifted
+
+ENCODING = "encoding"
+"""The value must be text and is not UTF-8."""
+
+MALFORMED = "malformed"
+"""The value has not the form that was declared."""
+TOO_LONG = "too_long"
+"""Longer than any log line: ``LONGEST_LINE_BYTES``."""
+
+LONGEST_LINE_BYTES = 1024 * 1024
+
+_EXCERPT_CHARACTERS = 60
+_FEW = 64
+
+
+class Fault(NamedTuple):
+    """Why one record is a reject. ``reason`` is one of a decoder's constants; ``error`` is for people."""
+
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Which records of a batch are still on their way to be rows.
+
+    rows:       int32, their indices in the batch
+    tombstones: int32, the indices of the nulls, which become rows of nulls
+    faults:     index in the batch -> why that record is a reject
+    """
+
+    rows: pa.Array
+    tombstones: pa.Array
+    faults: Mapping[int, Fault]
+
+    def without(self, faults: Mapping[int, Fault]) -> Records:
+        """Go on with the others. ``faults``: index in ``rows`` -> why that record is a reject."""
+        in_batch = {self.rows[index].as_py(): fault for index, fault in faults.items()}
+        (rows,) = leave_out([self.rows], sorted(faults))
+        return Records(rows, self.tombstones, {**self.faults, **in_batch})
+
+
+def screen(values: pa.Array) -> tuple[pa.Array, Records]:
+    """Tell tombstones and values that are not UTF-8 from texts.
+
+    values: binary. Answers the texts (string, no nulls) and their records.
+    """
+    records = Records(row_numbers(len(values)), row_numbers(0), {})
+    if values.null_count:
+        present = values.is_valid()
+        records = Records(records.rows.filter(present), records.rows.filter(pc.invert(present)), {})
+        values = values.filter(present)
+    try:
+        return values.cast(pa.string()), records
+    except pa.ArrowInvalid:
+        faults = _encoding_faults(values)
+    (texts,) = leave_out([values], sorted(faults))
+    return texts.cast(pa.string()), records.without(faults)
+
+
+def without_line_break(lines: pa.Array) -> pa.Array:
+    """Lines without the line breaks at their end, if any has one."""
+    if pc.any(pc.or_(pc.ends_with(lines, "\n"), pc.ends_with(lines, "\r"))).as_py():
+        return pc.ascii_rtrim(lines, "\r\n")
+    return lines
+
+
+def without_long(lines: pa.Array) -> tuple[pa.Array, dict[int, Fault]]:
+    """Null in place of a line that is too long, and what to say of it, by index."""
+    lengths = pc.binary_length(lines)
+    if (pc.max(lengths).as_py() or 0) <= LONGEST_LINE_BYTES:
+        return lines, {}
+    long = pc.greater(lengths, LONGEST_LINE_BYTES)
+    found = pc.indices_nonzero(long)
+    faults = {
+        row: Fault(TOO_LONG, f"{length} bytes; a line may have {LONGEST_LINE_BYTES}")
+        for row, length in zip(found.to_pylist(), lengths.take(found).to_pylist(), strict=True)
+    }
+    return pc.if_else(long, None, lines), faults
+
+
+def sift(
+    schema: pa.Schema, records: Records, columns: Sequence[pa.Array], faults: Mapping[int, Fault] | None = None
+) -> Sifted:
+    """Rows and rejects of a batch, in record order.
+
+    columns: of ``schema``, one value for each of ``records.rows``
+    faults:  index in ``records.rows`` -> why that record is a reject; what its row holds does not matter
+    """
+    if faults:
+        records, columns = records.without(faults), leave_out(columns, sorted(faults))
+    rows = records.rows
+    if len(records.tombstones):
+        columns = [pa.concat_arrays([c, pa.nulls(len(records.tombstones), c.type)]) for c in columns]
+        rows = pa.concat_arrays([rows, records.tombstones])
+        order = pc.sort_indices(rows)
+        rows, columns = rows.take(order), [column.take(order) for column in columns]
+    batch = pa.RecordBatch.from_arrays([*columns, rows], schema=with_row(schema))
+    return Sifted(batch, rejects(records.faults))
+
+
+def rejects(faults: Mapping[int, Fault]) -> pa.RecordBatch:
+    """Schema ``REJECTED``, in record order."""
+    if not faults:
+        return NO_REJECTS
+    rows = sorted(faults)
+    return pa.RecordBatch.from_pylist(
+        [{ROW: row, "reason": faults[row].reason, "error": faults[row].error} for row in rows], schema=REJECTED
+    )
+
+
+def with_row(schema: pa.Schema) -> pa.Schema:
+    return schema.append(pa.field(ROW, pa.int32()))
+
+
+def row_numbers(count: int) -> pa.Array:
+    """int32, 0 to ``count - 1``."""
+    return pa.arange(0, count).cast(pa.int32())
+
+
+def leave_out(columns: Sequence[pa.Array], rows: Sequence[int]) -> list[pa.Array]:
+    """Columns without some rows, given in order. Few of them: by copying the runs between, which is cheapest."""
+    if not columns or not rows:
+        return list(columns)
+    count = len(columns[0])
+    if len(rows) > count // _FEW:
+        kept = pc.invert(marked(count, rows))
+        return [column.filter(kept) for column in columns]
+    starts, ends = [0, *(row + 1 for row in rows)], [*rows, count]
+    runs = [(start, end - start) for start, end in zip(starts, ends, strict=True)]
+    return [pa.concat_arrays([column.slice(start, length) for start, length in runs]) for column in columns]
+
+
+def marked(count: int, indices: Sequence[int]) -> pa.Array:
+    """bool, true at ``indices``."""
+    return pc.is_in(row_numbers(count), value_set=pa.array(indices, pa.int32()))
+
+
+def excerpt(text: str | bytes) -> str:
+    """The beginning of a text or of bytes, quoted, for an error."""
+    cut = text[:_EXCERPT_CHARACTERS]
+    shown = repr(cut) if isinstance(cut, str) else repr(cut)[1:]
+    return shown if len(cut) == len(text) else f"{shown}..."
+
+
+def _encoding_faults(values: pa.Array, start: int = 0) -> dict[int, Fault]:
+    """By halves, because casting is far cheaper than decoding one value at a time."""
+    try:
+        values.cast(pa.string())
+    except pa.ArrowInvalid:
+        if len(values) > _FEW:
+            half = len(values) // 2
+            return _encoding_faults(values.slice(0, half), start) | _encoding_faults(values.slice(half), start + half)
+        found = ((start + index, _encoding_fault(value)) for index, value in enumerate(values.to_pylist()))
+        return {index: fault for index, fault in found if fault is not None}
+    return {}
+
+
+def _encoding_fault(value: bytes) -> Fault | None:
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        at = error.start
+        return Fault(ENCODING, f"byte {at} is not UTF-8: {excerpt(value[max(0, at - 20) : at + 20])}")
+    return None
