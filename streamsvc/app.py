@@ -96,20 +96,132 @@ def rejects_url(service: Service, name: str, pipeline: Pipeline) -> str:
     return pipeline.rejects.path if pipeline.rejects else f"{service.state.rstrip('/')}/rejects/{name}"
 
 
-def build_recipe(rules: Rules, stores: Callable[[str, str], ObjectStore], *, max_partitions: int) -> Recipe:
-    """What one configuration, today's or a stored one, makes of records. Raises ``ValueError`` with a path into it."""
+def build_recipe(rules: Rules, stores: OpenStore, *, max_partitions: int) -> Recipe:
+    """What one configuration, today's or a stored one, makes of records. Raises ``ConfigError`` under ``Rules`` paths."""
     decoder = build_decoder(rules.decode)
     schema = decoder.schema
     for name in rules.include:
-        schema = schema.append(metadata_field(name))
+        schema = schema.append(pa.field(name, METADATA[name]))
     transforms: list[Transform] = []
     for step in rules.transform:
         transforms.append(SqlTransform(step.sql, schema))
         schema = transforms[-1].schema
     placement = Placement(rules.sink.partition_by, schema) if rules.sink.partition_by else None
-    sink = ObjectSink(
-        stores(rules.sink.path, "sink"), rules.sink.model_copy(update={"max_partitions": max_partitions}), placement
+    sink_store = stores(rules.sink.path, "sink")
+    sink = ObjectSink(sink_store, rules.sink, placement, max_partitions=max_partitions)
+    return Recipe(decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects")))
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A pipeline looked at from outside: a source that joins no group, the log, and what it makes of records."""
+
+    name: str
+    state: str
+    options: Pipeline
+    source: KafkaSource
+    log: SegmentLog
+    recipe: Recipe
+    rejects: ObjectStore
+    finisher: Finisher
+    config: str
+
+    async def positions_at(self, start: str) -> Mapping[Split, Position]:
+        """Of every live split: ``earliest``, ``latest``, or the first record at an ISO time."""
+        return await self.source.positions_at(start)
+
+
+def selected(service: Service, pipeline: str | None) -> list[str]:
+    """The pipelines that a command is about. Raises ``ConfigError`` for one that is not there."""
+    if pipeline is None:
+        return list(service.pipelines)
+    if pipeline not in service.pipelines:
+        raise ConfigError([f"no pipeline {pipeline!r}; there are: {', '.join(service.pipelines)}"])
+    return [pipeline]
+
+
+def _queue_bytes(service: Service, spec: WorkerSpec) -> int:
+    """An eighth of a worker's share of the memory is for reading ahead; all pipelines of the worker share that."""
+    return service.memory // spec.slots // 8 // len(selected(service, spec.pipeline))
+
+
+def _kafka(service: Service, name: str, instance: str | None, queue_bytes: int, *, joins: bool) -> KafkaSource:
+    return KafkaSource(
+        service.pipelines[name].source.kafka,
+        service=service.service,
+        pipeline=name,
+        instance=instance,
+        queue_bytes=queue_bytes,
+        aws=service.aws,
+        joins=joins,
     )
-    return Recipe(
-        decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects"))
+
+
+def _segment_log(stores: OpenStore, service: Service, name: str, worker: str, source: Source) -> SegmentLog:
+    return SegmentLog(stores(state_url(service, name), "state"), worker, source.first_position, landing_s=LANDING_S)
+
+
+def _finisher(source: Source, log: SegmentLog, stores: OpenStore, observer: Observer) -> Finisher:
+    def build(document: dict[str, Any]) -> Recipe:
+        return build_recipe(Rules.model_validate(document), stores, max_partitions=UNLIMITED)
+
+    return Finisher(source, log, build, observer)
+
+
+async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspected:
+    """Joins nothing and writes nothing but the configuration. ``stack`` closes the source."""
+    observer = Observer(name, Metrics(service.service))
+    stores = Stores(service.aws, observer)
+    source = await stack.enter_async_context(_kafka(service, name, None, service.memory // 8, joins=False))
+    log = _segment_log(stores, service, name, instance_name(0), source)
+    rules = await _rules(service, name, log, source)
+    return Inspected(
+        name=name,
+        state=state_url(service, name),
+        options=service.pipelines[name],
+        source=source,
+        log=log,
+        recipe=build_recipe(rules, stores, max_partitions=UNLIMITED),
+        rejects=stores(rules.rejects, "rejects"),
+        finisher=_finisher(source, log, stores, observer),
+        config=await log.save_config(rules.document()),
+    )
+
+
+async def open_worker(service: Service, spec: WorkerSpec) -> tuple[Worker, WorkerHealth]:
+    """Everything of one process, built and probed, not yet running."""
+    metrics = Metrics(service.service)
+    budget = MemoryBudget(service.memory // spec.slots * 7 // 8)
+    watched: dict[str, Watched] = {}
+    running: list[tuple[Source, RunningPipeline]] = []
+    for name in selected(service, spec.pipeline):
+        observer = Observer(name, metrics)
+        source = _kafka(service, name, instance_name(spec.slot), _queue_bytes(service, spec), joins=True)
+        pipeline = await _open_pipeline(service, name, spec, source, budget, observer)
+        running.append((source, pipeline))
+        options = service.pipelines[name]
+        watched[name] = Watched(pipeline, observer, source, ", ".join(options.source.kafka.topics), options.sink.path)
+    return Worker(running, service.drain), WorkerHealth(metrics, budget, watched, spec.slot)
+
+
+async def _open_pipeline(
+    service: Service, name: str, spec: WorkerSpec, source: KafkaSource, budget: MemoryBudget, observer: Observer
+) -> RunningPipeline:
+    options = service.pipelines[name]
+    stores = Stores(service.aws, observer)
+    log = _segment_log(stores, service, name, instance_name(spec.slot), source)
+    for url, part in ((state_url(service, name), "state"), (options.sink.path, "sink")):
+        await probe(stores(url, part)) if part == "state" else None
+    rules = await _rules(service, name, log, source)
+    recipe = build_recipe(rules, stores, max_partitions=options.sink.max_partitions)
+    digest = await log.save_config(rules.document())
+    return RunningPipeline(
+        Identity(name, digest, recipe.decoder.version, new_segment),
+        source,
+        log,
+        recipe,
+        _finisher(source, log, stores, observer),
+        Policy(options.sink.buffer.size, options.sink.buffer.interval, until_end=spec.until_end),
+        budget,
+        observer,
     )

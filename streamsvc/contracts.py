@@ -44,6 +44,11 @@ class Source(AbstractAsyncContextManager["Source"], Protocol):
     Raises ``SourceUnavailable`` (try again), ``SourceRefused`` and ``PositionLost`` (stop).
     """
 
+    @property
+    def problem(self) -> str | None:
+        """Why nothing may be coming, in words; ``None`` while the source answers."""
+        ...
+
     def assignments(self) -> AsyncIterator[SplitEvent]:
         """Endless. The runtime consumes it in its own task, apart from ``read``."""
         ...

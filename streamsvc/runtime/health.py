@@ -11,6 +11,7 @@ from functools import reduce
 from operator import add
 
 from streamsvc import __version__
+from streamsvc.contracts import Source
 from streamsvc.ops.health import PipelineStatus, Problems, ServiceStatus, SplitStatus, WorkerStatus
 from streamsvc.ops.metrics import Metrics, merge_expositions
 from streamsvc.runtime.memory import MemoryBudget
@@ -29,8 +30,18 @@ class Watched:
 
     pipeline: Pipeline
     observer: Observer
+    reads: Source
     source: str
     sink: str
+
+    def problems(self) -> dict[str, str]:
+        """What keeps it from reading or landing now."""
+        found = dict(self.observer.problems)
+        if self.reads.problem is not None:
+            found["source"] = self.reads.problem
+        if not self.observer.was_assigned:
+            found["assignment"] = "none yet"
+        return found
 
     def status(self) -> PipelineStatus:
         splits = self.pipeline.splits
@@ -71,17 +82,11 @@ class WorkerHealth:
         return {}
 
     def ready(self) -> Problems:
-        problems = {
+        return {
             f"{name}: {part}": problem
             for name, watched in self._watched.items()
-            for part, problem in watched.observer.problems.items()
+            for part, problem in watched.problems().items()
         }
-        waiting = {
-            f"{name}: assignment": "none yet"
-            for name, watched in self._watched.items()
-            if not watched.observer.was_assigned
-        }
-        return problems | waiting
 
     def metrics(self) -> bytes:
         self._metrics.ready.set(not self.ready())

@@ -251,6 +251,10 @@ class MemorySource:
         self._events.append(event)
         self._told.set()
 
+    @property
+    def problem(self) -> str | None:
+        return None
+
     async def assignments(self) -> AsyncIterator[SplitEvent]:
         while True:
             while self._events:
