@@ -35,10 +35,11 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $(READY)
 
-# Writes both lock files anew; needs uv.
+# Writes the lock files anew; needs uv.
 lock:
 	uv pip compile --quiet --all-extras --generate-hashes --universal --no-header --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements.lock
 	uv pip compile --quiet --all-extras --group dev --generate-hashes --universal --no-header --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements-dev.lock
+	echo hatchling | uv pip compile --quiet --constraint requirements-dev.lock --generate-hashes --universal --no-header --no-annotate --no-emit-index-url --python-version 3.11 - -o requirements-build.lock
 
 clean:
 	rm -rf $(VENV) .cache demo
