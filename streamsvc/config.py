@@ -153,6 +153,16 @@ class ObjectSink(Model):
     max_partitions: int = Field(default=500, ge=1)
     parquet: ParquetOptions = ParquetOptions()
 
+    @model_validator(mode="after")
+    def _codec_fits(self) -> Self:
+        if self.format == "json" and self.compression == "snappy":
+            raise ValueError("json is compressed with zstd or gzip, or not at all: snappy has no file format")
+        levels = {"zstd": range(1, 23), "gzip": range(1, 10)}.get(self.compression, range(0))
+        if self.compression_level is not None and self.compression_level not in levels:
+            fits = f"takes levels {levels[0]} to {levels[-1]}" if levels else "takes no level"
+            raise ValueError(f"compression {self.compression} {fits}")
+        return self
+
 
 class Rejects(Model):
     path: str

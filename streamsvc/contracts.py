@@ -131,6 +131,44 @@ class Transform(Protocol):
         ...
 
 
+class FormatWriter(Protocol):
+    """Encodes the rows of one object."""
+
+    @property
+    def nbytes(self) -> int:
+        """Encoded so far; all that the writer holds."""
+        ...
+
+    def write(self, rows: pa.Table) -> None:
+        """Some of the rows, in the columns of the schema. Encoded before it returns."""
+        ...
+
+    def close(self) -> list[pa.Buffer | bytes]:
+        """The whole object, in parts that follow one another."""
+        ...
+
+
+class Format(Protocol):
+    """How objects are encoded: the same rows in the same pieces give the same bytes."""
+
+    @property
+    def suffix(self) -> str:
+        """How names of objects end: ``.parquet``, ``.json.zst``."""
+        ...
+
+    @property
+    def chunk_rows(self) -> int:
+        """After so many rows, or ``chunk_bytes`` of Arrow data, a writer wants its next piece."""
+        ...
+
+    @property
+    def chunk_bytes(self) -> int: ...
+
+    def open(self, schema: pa.Schema) -> FormatWriter:
+        """Raises ``ArrowNotImplementedError`` for a type that the format does not have."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What ``OpenObjects.write`` did. ``excess_row``: the ``_row`` of the first row that would have needed one
