@@ -6,9 +6,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 from streamsvc.ops.http import serving
@@ -129,6 +132,17 @@ def test_what_builds_the_package_is_what_tests_it() -> None:
         assert tested[requirement] == hashes
     for requirement, hashes in locked("requirements.lock").items():
         assert tested[requirement] == hashes
+
+
+def test_nothing_is_missing_from_what_is_installed() -> None:
+    """A requirement that is not locked would fail the installation, which only a build of the image would show."""
+    for name in ("requirements.lock", "requirements-build.lock"):
+        have = {canonicalize_name(requirement.split("==")[0]) for requirement in locked(name)}
+        for package in have - {"colorama"}:
+            for text in metadata.requires(package) or ():
+                needed = Requirement(text)
+                if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                    assert canonicalize_name(needed.name) in have, f"{package} needs {needed} in {name}"
 
 
 async def test_the_health_check_of_the_image() -> None:
