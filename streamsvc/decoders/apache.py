@@ -24,7 +24,7 @@ from streamsvc.decoders.fields import parts_of, schema_of, typed
 from streamsvc.decoders.line_layout import LineLayout
 from streamsvc.decoders.line_pattern import LinePattern
 from streamsvc.decoders.logformat import NAMED_FORMATS, Element, Field, parse_log_format
-from streamsvc.decoders.sifting import MALFORMED, Fault, screen, sift, without_line_break, without_long
+from streamsvc.decoders.sifting import MALFORMED, Fault, screen_lines, sift
 from streamsvc.records import Sifted
 
 _Read: TypeAlias = tuple[list[pa.Array], pa.Array | None]
@@ -68,11 +68,10 @@ class AccessLogDecoder:
         return self._schema
 
     def decode(self, values: pa.Array) -> Sifted:
-        lines, records = screen(values)
-        lines, faults = without_long(without_line_break(lines))
+        lines, records = screen_lines(values)
         texts, matched = _read_by(self._readers, lines)
         if matched is not None:
-            records = records.without(self._unmatched(lines, matched) | faults)
+            records = records.without(self._unmatched(lines, matched))
         columns: list[pa.Array] = []
         wrong: dict[int, Fault] = {}
         at = 0
@@ -84,7 +83,7 @@ class AccessLogDecoder:
         return sift(self._schema, records, columns, wrong)
 
     def _unmatched(self, lines: pa.Array, matched: pa.Array) -> dict[int, Fault]:
-        rows = pc.indices_nonzero(pc.and_(pc.invert(matched), lines.is_valid()))
+        rows = pc.indices_nonzero(pc.invert(matched))
         errors = self._pattern.explain(lines.take(rows))
         return {row: Fault(MALFORMED, error) for row, error in zip(rows.to_pylist(), errors, strict=True)}
 

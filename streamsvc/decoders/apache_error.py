@@ -20,10 +20,8 @@ from streamsvc.decoders.sifting import (
     MALFORMED,
     Fault,
     excerpt,
-    screen,
+    screen_lines,
     sift,
-    without_line_break,
-    without_long,
 )
 from streamsvc.records import Sifted
 
@@ -62,8 +60,7 @@ class ErrorLogDecoder:
         return _SCHEMA
 
     def decode(self, values: pa.Array) -> Sifted:
-        lines, records = screen(values)
-        lines, faults = without_long(without_line_break(lines))
+        lines, records = screen_lines(values)
         found = pc.extract_regex(lines, _LINE)
         text = dict(zip(_GROUPS, found.flatten(), strict=True))
         when = timestamps.from_ctime(text["month"], text["day"], text["clock"], text["year"])
@@ -76,7 +73,7 @@ class ErrorLogDecoder:
             "client": _present(text["client"]),
             "message": pc.binary_join_element_wise(text["before"], text["message"], ""),
         }
-        faults |= _faults(lines, pc.and_(found.is_null(), lines.is_valid()), MALFORMED, "no error log line of httpd")
+        faults = _faults(lines, found.is_null(), MALFORMED, "no error log line of httpd")
         faults |= _faults(lines, pc.and_(found.is_valid(), when.is_null()), TIMESTAMP, "no such time")
         for name in ("processid", "threadid"):
             overflow = pc.and_(columns[name].is_null(), pc.not_equal(text[name], ""))

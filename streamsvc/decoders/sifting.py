@@ -70,25 +70,20 @@ def screen(values: pa.Array) -> tuple[pa.Array, Records]:
     return texts.cast(pa.string()), records.without(faults)
 
 
-def without_line_break(lines: pa.Array) -> pa.Array:
-    """Lines without the line breaks at their end, if any has one."""
+def screen_lines(values: pa.Array) -> tuple[pa.Array, Records]:
+    """``screen``, without the line breaks at the end of a value, and without values too long to be a line."""
+    lines, records = screen(values)
     if pc.any(pc.or_(pc.ends_with(lines, "\n"), pc.ends_with(lines, "\r"))).as_py():
-        return pc.ascii_rtrim(lines, "\r\n")
-    return lines
-
-
-def without_long(lines: pa.Array) -> tuple[pa.Array, dict[int, Fault]]:
-    """Null in place of a line that is too long, and what to say of it, by index."""
+        lines = pc.ascii_rtrim(lines, "\r\n")
     lengths = pc.binary_length(lines)
     if (pc.max(lengths).as_py() or 0) <= LONGEST_LINE_BYTES:
-        return lines, {}
-    long = pc.greater(lengths, LONGEST_LINE_BYTES)
-    found = pc.indices_nonzero(long)
+        return lines, records
+    long = pc.indices_nonzero(pc.greater(lengths, LONGEST_LINE_BYTES))
     faults = {
         row: Fault(TOO_LONG, f"{length} bytes; a line may have {LONGEST_LINE_BYTES}")
-        for row, length in zip(found.to_pylist(), lengths.take(found).to_pylist(), strict=True)
+        for row, length in zip(long.to_pylist(), lengths.take(long).to_pylist(), strict=True)
     }
-    return pc.if_else(long, None, lines), faults
+    return leave_out([lines], list(faults))[0], records.without(faults)
 
 
 def sift(
