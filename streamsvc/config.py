@@ -177,6 +177,34 @@ class Pipeline(Model):
     rejects: Rejects | None = None
 
 
+class Rules(Model):
+    """The part of a pipeline that decides what records become and where they go: no endpoint, no secret, no buffer.
+
+    The segment log keeps it, so that a segment can be finished as it was planned, whatever the file says by then.
+    """
+
+    decode: Decode
+    include: list[Include]
+    transform: list[SqlStep]
+    sink: ObjectSink
+    rejects: str
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, rejects: str) -> Rules:
+        """``rejects``: the address where they go."""
+        return cls(
+            decode=pipeline.decode,
+            include=pipeline.include,
+            transform=pipeline.transform,
+            sink=pipeline.sink,
+            rejects=rejects,
+        )
+
+    def document(self) -> dict[str, object]:
+        """As plain data, and the same for the same rules; ``model_validate`` reads it."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"sink": {"buffer", "max_partitions"}})
+
+
 class Aws(Model):
     region: str | None = None
     endpoint_url: str | None = None
