@@ -75,7 +75,7 @@ class Metrics:
         self.oldest_unlanded_seconds = self._gauge(
             "oldest_unlanded_seconds",
             "seconds",
-            "Age, by its arrival, of the oldest record that was read and has not landed; 0 if there is none.",
+            "How long ago the oldest record was taken in that has not landed; 0 if there is none.",
             "pipeline",
         )
         self.memory_wait_seconds = self._counter(

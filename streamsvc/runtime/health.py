@@ -91,6 +91,8 @@ class WorkerHealth:
     def metrics(self) -> bytes:
         self._metrics.ready.set(not self.ready())
         self._metrics.memory_used_bytes.set(self._budget.held_bytes)
+        for name, watched in self._watched.items():
+            self._metrics.oldest_unlanded_seconds.labels(name).set(watched.pipeline.oldest_unlanded_s())
         return self._metrics.exposition()
 
     def worker_status(self) -> WorkerStatus:

@@ -102,6 +102,7 @@ class Pipeline:
         self._splits = Splits()
         self._open = OpenSegment(recipe)
         self._opened_at = 0.0
+        self._landing_opened_at = 0.0
         self._ends: Mapping[Split, Position] | None = None
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,6 +127,12 @@ class Pipeline:
             nbytes=self._open.memory_bytes,
             age_s=round(monotonic() - self._opened_at, 1),
         )
+
+    def oldest_unlanded_s(self) -> float:
+        """How long ago the first of the records was taken in that have not landed; 0 if there are none."""
+        if self._lander.busy:
+            return monotonic() - self._landing_opened_at
+        return monotonic() - self._opened_at if self._open.ranges else 0.0
 
     def stop(self) -> None:
         """Stop reading, land what is open, then let ``run`` return. To be called from the event loop."""
@@ -312,6 +319,7 @@ class Pipeline:
         if await self._settle() is False or not self._open.ranges:
             return
         segment, self._open = self._open, OpenSegment(self._recipe)
+        self._landing_opened_at = self._opened_at
         ranges = self._splits.plan(segment.ranges, segment.first_records)
         self._observer.cut(reason)
         self._lander.begin(segment, ranges, reason, lambda: self._mailbox.put_nowait(Landed()))
