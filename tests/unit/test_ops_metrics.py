@@ -86,3 +86,11 @@ def test_merging_none_and_merging_nonsense() -> None:
     assert merge_expositions({}) == ""
     with pytest.raises(ValueError, match=r".+"):
         merge_expositions({"0": "{{{ nonsense"})
+
+
+def test_every_metric_is_kept_somewhere() -> None:
+    """A metric that nobody updates says 0 for ever, which is worse than nothing."""
+    source = "\n".join(path.read_text() for path in (ROOT / "streamsvc").rglob("*.py") if path.name != "metrics.py")
+    kept = [name for name, value in vars(Metrics("any")).items() if hasattr(value, "labels") and name != "build"]
+    assert len(kept) > 15
+    assert [name for name in kept if f"metrics.{name}." not in source] == []
