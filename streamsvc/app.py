@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
+import orjson
+import pyarrow as pa
+
 from streamsvc import config_file
-from streamsvc.config import Aws, Pipeline, Rules, Service
+from streamsvc.config import Aws, Decode, JsonDecode, Pipeline, Rules, Service
 from streamsvc.contracts import ObjectStore, Source, Transform
+from streamsvc.core.offsets import position_of
 from streamsvc.decoders.build import build as build_decoder
-from streamsvc.errors import ConfigError
+from streamsvc.errors import ConfigError, StoreRefused
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.metrics import Metrics
+from streamsvc.records import METADATA, Position, Split
 from streamsvc.runtime.finishing import Finisher
 from streamsvc.runtime.health import Watched, WorkerHealth
 from streamsvc.runtime.landing import Identity
@@ -25,6 +31,7 @@ from streamsvc.runtime.memory import MemoryBudget
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.pipeline import Pipeline as RunningPipeline
 from streamsvc.runtime.pipeline import Policy
+from streamsvc.runtime.sampling import sample
 from streamsvc.runtime.segment import Recipe
 from streamsvc.runtime.worker import Worker
 from streamsvc.sinks.objects import ObjectSink
@@ -33,10 +40,21 @@ from streamsvc.sources.kafka.source import KafkaSource
 from streamsvc.stores.objects import open_store
 from streamsvc.stores.probe import probe
 from streamsvc.stores.retrying import RetryingStore, StoreHealth
-from streamsvc.transforms.sql import Placement, SqlTransform
+from streamsvc.transforms.placement import Placement
+from streamsvc.transforms.sql import SqlTransform
+
+LANDING_S = 3.0
+"""How long another worker's segment may take to land before it is finished for it."""
+
+INFERRED_KEY = "inferred-columns.json"
+SAMPLE_RECORDS = 10_000
 
 UNLIMITED = 2**31
 """Partitions of a segment that is finished: its plan was cut to the limit already."""
+
+
+OpenStore: TypeAlias = Callable[[str, str], ObjectStore]
+"""Address and part (``state``, ``sink`` or ``rejects``) to a store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +115,86 @@ def rejects_url(service: Service, name: str, pipeline: Pipeline) -> str:
 
 
 def build_recipe(rules: Rules, stores: OpenStore, *, max_partitions: int) -> Recipe:
-    """What one configuration, today's or a stored one, makes of records. Raises ``ConfigError`` under ``Rules`` paths."""
-    decoder = build_decoder(rules.decode)
+    """What one configuration, today's or a stored one, makes of records.
+
+    Raises ``ConfigError``; its problems begin with a path into the pipeline: ``transform.0.sql: ...``."""
+    with _problems_at("decode"):
+        decoder = build_decoder(rules.decode)
     schema = decoder.schema
     for name in rules.include:
         schema = schema.append(pa.field(name, METADATA[name]))
     transforms: list[Transform] = []
-    for step in rules.transform:
-        transforms.append(SqlTransform(step.sql, schema))
+    for number, step in enumerate(rules.transform):
+        with _problems_at(f"transform.{number}.sql"):
+            transforms.append(SqlTransform(step.sql, schema))
         schema = transforms[-1].schema
-    placement = Placement(rules.sink.partition_by, schema) if rules.sink.partition_by else None
-    sink_store = stores(rules.sink.path, "sink")
-    sink = ObjectSink(sink_store, rules.sink, placement, max_partitions=max_partitions)
-    return Recipe(decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects")))
+    with _problems_at("sink.partition_by"):
+        place = Placement(rules.sink.partition_by, schema) if rules.sink.partition_by else None
+    options = rules.sink.model_copy(update={"max_partitions": max_partitions})
+    sink = ObjectSink(stores(rules.sink.path, "sink"), options, schema, place)
+    return Recipe(
+        decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects"))
+    )
+
+
+@contextmanager
+def _problems_at(path: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError([f"{path}: {error}"]) from None
+
+
+def load(file: Path) -> Service:
+    """The configuration, checked as far as that goes offline. Raises ``ConfigError``: every problem, each with its place."""
+    loaded = config_file.load(file)
+    problems: list[str] = []
+    for name, pipeline in loaded.service.pipelines.items():
+        problems += [_at_its_place(loaded, name, problem) for problem in _problems_of(loaded.service, name, pipeline)]
+    problems += [loaded.problem(place, what) for place, what in conflicts(loaded.service)]
+    if problems:
+        raise ConfigError(problems)
+    return loaded.service
+
+
+def _problems_of(service: Service, name: str, pipeline: Pipeline) -> list[str]:
+    if is_inferred(pipeline.decode):
+        return []
+    try:
+        build_recipe(
+            Rules.of(pipeline, rejects_url(service, name, pipeline)),
+            lambda url, _: open_store(url, service.aws),
+            max_partitions=UNLIMITED,
+        )
+    except ConfigError as error:
+        return error.problems
+    except StoreRefused as error:
+        return [f"sink.path: {error.what}: {error.hint}"]
+    return []
+
+
+def _at_its_place(loaded: config_file.Loaded, pipeline: str, problem: str) -> str:
+    path, _, what = problem.partition(": ")
+    parts = [int(part) if part.isdecimal() else part for part in path.split(".")]
+    return loaded.problem(("pipelines", pipeline, *parts), what)
+
+
+def conflicts(service: Service) -> list[tuple[config_file.Place, str]]:
+    """Prefixes that would be mixed up: a reader of one would find objects of another."""
+    found: list[tuple[config_file.Place, str]] = []
+    prefixes: list[tuple[config_file.Place, str]] = [(("state",), service.state)]
+    for name, pipeline in service.pipelines.items():
+        prefixes.append((("pipelines", name, "sink", "path"), pipeline.sink.path))
+        if pipeline.rejects:
+            prefixes.append((("pipelines", name, "rejects", "path"), pipeline.rejects.path))
+    for number, (place, url) in enumerate(prefixes):
+        for other_place, other in prefixes[:number]:
+            a, b = f"{url.rstrip('/')}/", f"{other.rstrip('/')}/"
+            if a.startswith(b) or b.startswith(a):
+                found.append(
+                    (place, f"lies inside, around or at {'.'.join(map(str, other_place))}; give it its own prefix")
+                )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +242,6 @@ def _kafka(service: Service, name: str, instance: str | None, queue_bytes: int, 
     )
 
 
-def _segment_log(stores: OpenStore, service: Service, name: str, worker: str, source: Source) -> SegmentLog:
-    return SegmentLog(stores(state_url(service, name), "state"), worker, source.first_position, landing_s=LANDING_S)
-
-
 def _finisher(source: Source, log: SegmentLog, stores: OpenStore, observer: Observer) -> Finisher:
     def build(document: dict[str, Any]) -> Recipe:
         return build_recipe(Rules.model_validate(document), stores, max_partitions=UNLIMITED)
@@ -168,13 +249,20 @@ def _finisher(source: Source, log: SegmentLog, stores: OpenStore, observer: Obse
     return Finisher(source, log, build, observer)
 
 
+def log_of(service: Service, name: str) -> SegmentLog:
+    """The log alone, for what needs no source."""
+    state = Stores(service.aws, Observer(name, Metrics(service.service)))(state_url(service, name), "state")
+    return SegmentLog(state, instance_name(0), position_of(0), landing_s=LANDING_S)
+
+
 async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspected:
-    """Joins nothing and writes nothing but the configuration. ``stack`` closes the source."""
+    """A look from outside. Joins no group; writes nothing but the stored configuration. ``stack`` closes the source."""
     observer = Observer(name, Metrics(service.service))
     stores = Stores(service.aws, observer)
     source = await stack.enter_async_context(_kafka(service, name, None, service.memory // 8, joins=False))
-    log = _segment_log(stores, service, name, instance_name(0), source)
-    rules = await _rules(service, name, log, source)
+    state = stores(state_url(service, name), "state")
+    log = SegmentLog(state, instance_name(0), source.first_position, landing_s=LANDING_S)
+    rules = await _rules(service, name, state, source)
     return Inspected(
         name=name,
         state=state_url(service, name),
@@ -209,14 +297,13 @@ async def _open_pipeline(
 ) -> RunningPipeline:
     options = service.pipelines[name]
     stores = Stores(service.aws, observer)
-    log = _segment_log(stores, service, name, instance_name(spec.slot), source)
-    for url, part in ((state_url(service, name), "state"), (options.sink.path, "sink")):
-        await probe(stores(url, part)) if part == "state" else None
-    rules = await _rules(service, name, log, source)
+    state = stores(state_url(service, name), "state")
+    await probe(state)
+    log = SegmentLog(state, instance_name(spec.slot), source.first_position, landing_s=LANDING_S)
+    rules = await _rules(service, name, state, source)
     recipe = build_recipe(rules, stores, max_partitions=options.sink.max_partitions)
-    digest = await log.save_config(rules.document())
     return RunningPipeline(
-        Identity(name, digest, recipe.decoder.version, new_segment),
+        Identity(name, await log.save_config(rules.document()), recipe.decoder.version, new_segment),
         source,
         log,
         recipe,
@@ -225,3 +312,29 @@ async def _open_pipeline(
         budget,
         observer,
     )
+
+
+def is_inferred(decode: Decode) -> bool:
+    """Its columns are not in the file: they are taken from a sample once, and kept in the state."""
+    return decode.json_ is not None and decode.json_.columns == "infer"
+
+
+async def fixed_schema(decode: Decode, state: ObjectStore, source: Source) -> Decode:
+    """The decoder under the columns that were inferred first, by whichever worker; waits for records if there are none."""
+    assert decode.json_ is not None
+    body = await state.get(INFERRED_KEY)
+    if body is None:
+        columns = column_types(infer_schema(await sample(source, SAMPLE_RECORDS)))
+        await state.create(INFERRED_KEY, orjson.dumps(columns))
+        return await fixed_schema(decode, state, source)
+    return Decode(json=JsonDecode(schema=orjson.loads(body), on_new_field=decode.json_.on_new_field))
+
+
+async def _rules(service: Service, name: str, state: ObjectStore, source: Source) -> Rules:
+    """The rules of a pipeline; with ``schema: infer``, under the schema that was inferred once and is kept."""
+    pipeline = service.pipelines[name]
+    rules = Rules.of(pipeline, rejects_url(service, name, pipeline))
+    if not is_inferred(pipeline.decode):
+        return rules
+    decode = await fixed_schema(pipeline.decode, state, source)
+    return rules.model_copy(update={"decode": decode})

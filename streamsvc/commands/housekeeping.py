@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from streamsvc.app import Inspected, inspect, load, selected
+from streamsvc.app import Inspected, inspect, load, log_of, selected
 from streamsvc.core.offsets import position_of
 from streamsvc.core.segments import Plan
 from streamsvc.errors import ConfigError
@@ -20,9 +21,9 @@ def gc(file: Path, pipeline: str | None) -> int:
 
     async def collect() -> None:
         for name in selected(service, pipeline):
-            inspected = inspect(service, name)
-            checkpoint = await inspected.log.checkpoint()
-            report = await inspected.log.gc()
+            log = log_of(service, name)
+            checkpoint = await log.checkpoint()
+            report = await log.gc()
             print(f"{name}: checkpoint {checkpoint.number} of {len(checkpoint.cursors)} splits; deleted {report}")
 
     asyncio.run(collect())
@@ -34,7 +35,12 @@ def seek(file: Path, pipeline: str, *, to: str, splits: list[Split], reason: str
     logs.configure("warning")
     service = load(file)
     [name] = selected(service, pipeline)
-    asyncio.run(_seek(inspect(service, name), to, splits, reason, give_up=give_up))
+
+    async def move() -> None:
+        async with AsyncExitStack() as stack:
+            await _seek(await inspect(service, name, stack), to, splits, reason, give_up=give_up)
+
+    asyncio.run(move())
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,8 +24,13 @@ def preview(file: Path, pipeline: str | None, *, rows: int, show: int) -> int:
     logs.configure("warning")
     service = load(file)
     console = Console()
-    for name in selected(service, pipeline):
-        asyncio.run(_preview(console, inspect(service, name), rows, show))
+
+    async def show_all() -> None:
+        async with AsyncExitStack() as stack:
+            for name in selected(service, pipeline):
+                await _preview(console, await inspect(service, name, stack), rows, show)
+
+    asyncio.run(show_all())
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamsvc.app import Inspected, inspect, load, selected
+from streamsvc.config import Service
 from streamsvc.core.offsets import offset_of
 from streamsvc.ops import logs
 
@@ -31,7 +33,7 @@ def status(file: Path, pipeline: str | None, *, as_json: bool) -> int:
     """Answers the exit code. Raises what the store or the source raise."""
     logs.configure("error")
     service = load(file)
-    answer = asyncio.run(_ask([inspect(service, name) for name in selected(service, pipeline)]))
+    answer = asyncio.run(_ask(service, selected(service, pipeline)))
     if as_json:
         print(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
     else:
@@ -39,8 +41,9 @@ def status(file: Path, pipeline: str | None, *, as_json: bool) -> int:
     return 0
 
 
-async def _ask(pipelines: list[Inspected]) -> dict[str, Any]:
-    return {inspected.name: await _ask_one(inspected) for inspected in pipelines}
+async def _ask(service: Service, pipelines: list[str]) -> dict[str, Any]:
+    async with AsyncExitStack() as stack:
+        return {name: await _ask_one(await inspect(service, name, stack)) for name in pipelines}
 
 
 async def _ask_one(inspected: Inspected) -> dict[str, Any]:
