@@ -103,8 +103,10 @@ async def serving(health: Health, listen: str | None) -> AsyncIterator[str | Non
         yield address
     finally:
         server.should_exit = True
-        await task
-        bound.close()
+        try:
+            await task
+        finally:
+            bound.close()
 
 
 class _Server(uvicorn.Server):
