@@ -74,7 +74,7 @@ class LineLayout:
                     parts += _texts(token, tokens[: _width(token)], conditions)
                     tokens = tokens[_width(token) :]
             else:
-                parts += _texts(piece, [columns[index]], [] if isinstance(piece, Field) else conditions)
+                parts += _texts(piece, [columns[index]], [] if _is_quoted_text(piece) else conditions)
         failed = [condition for condition in conditions if condition.null_count or pc.all(condition).as_py() is False]
         if not failed:
             return parts, regular
@@ -117,9 +117,16 @@ def _texts(token: _Token, columns: list[pa.Array], conditions: list[pa.Array]) -
         return texts
     if token.kind == "clf":
         conditions += [pc.starts_with(columns[0], "["), pc.ends_with(columns[1], "]")]
-    elif not token.may_be_empty:
+    elif token.is_query:
+        conditions.append(pc.or_(pc.starts_with(columns[0], "?"), pc.equal(columns[0], "")))
+    else:
         conditions.append(pc.greater(pc.binary_length(columns[0]), 0))
     return columns
+
+
+def _is_quoted_text(piece: _Token) -> bool:
+    """Which may be anything, also empty."""
+    return isinstance(piece, Field) and not piece.is_query
 
 
 def _where(true: pa.Array, columns: list[pa.Array]) -> list[pa.Array]:

@@ -14,7 +14,7 @@ from streamsvc.decoders.sifting import excerpt
 
 _UNQUOTED = r"(?:[^ \"\\]|\\.)+"
 _UNQUOTED_SPACED = r"(?:[^\"\\]|\\.)+?"
-_MAYBE_EMPTY = r"(?:[^\"\\]|\\.)*?"
+_QUERY = r"(?:\?(?:[^\"\\]|\\.)*?)?"
 _QUOTED = r"(?:[^\"\\]|\\.)*"
 _USER = rf"\"\"|{_UNQUOTED_SPACED}"
 """httpd writes a user whose name is empty as two quotes."""
@@ -97,12 +97,12 @@ def _ends_in_quote(element: Element) -> bool:
 def _patterns(field: Field, quoted: bool) -> tuple[str, ...]:
     if field.kind == "clf":
         return (_CLOCK, _ZONE)
+    if field.is_query:
+        return (_QUERY,)
     if quoted:
         return (_QUOTED,)
     if field.directive.endswith("u") and field.name.startswith("authuser"):
         return (_USER,)
-    if field.may_be_empty:
-        return (_MAYBE_EMPTY,)
     return (_UNQUOTED_SPACED if field.spaced else _UNQUOTED,)
 
 

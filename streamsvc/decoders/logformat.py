@@ -20,13 +20,17 @@ Kind: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A place in the line that a directive fills. ``spaced``: the text may hold spaces although it is not quoted."""
+    """A place in the line that a directive fills.
+
+    spaced:   the text may hold spaces although it is not quoted
+    is_query: the text is empty, or starts with a question mark
+    """
 
     directive: str
     name: str
     kind: Kind
     spaced: bool = False
-    may_be_empty: bool = False
+    is_query: bool = False
     time_format: str = ""
 
 
@@ -153,7 +157,7 @@ def _field(found: re.Match[str], column: int) -> Field:
     directive, argument, name = found[0], found["argument"], found["name"]
     if argument is None and name in _PLAIN:
         column_name, kind, spaced = _PLAIN[name]
-        return Field(directive, column_name, kind, spaced, may_be_empty=name == "q")
+        return Field(directive, column_name, kind, spaced, is_query=name == "q")
     if argument is not None and name in _NAMED_VALUES and argument:
         slug = re.sub(r"[^a-z0-9]+", "_", argument.lower()).strip("_") or "value"
         return Field(directive, _NAMED_VALUES[name] + _WELL_KNOWN_NAMES.get(slug, slug), "text", spaced=True)
@@ -197,7 +201,7 @@ def _unique(field: Field, taken: set[str]) -> Field:
         number += 1
         suffix = f"_{number}"
     taken.update(name + suffix for name in names)
-    return Field(field.directive, field.name + suffix, field.kind, field.spaced, field.may_be_empty, field.time_format)
+    return Field(field.directive, field.name + suffix, field.kind, field.spaced, field.is_query, field.time_format)
 
 
 def column_names(field: Field) -> tuple[str, ...]:
