@@ -249,9 +249,14 @@ def _finisher(source: Source, log: SegmentLog, stores: OpenStore, observer: Obse
     return Finisher(source, log, build, observer)
 
 
+def new_stores(service: Service, name: str) -> Stores:
+    """Stores that nobody watches, for a command."""
+    return Stores(service.aws, Observer(name, Metrics(service.service)))
+
+
 def log_of(service: Service, name: str) -> SegmentLog:
     """The log alone, for what needs no source."""
-    state = Stores(service.aws, Observer(name, Metrics(service.service)))(state_url(service, name), "state")
+    state = new_stores(service, name)(state_url(service, name), "state")
     return SegmentLog(state, instance_name(0), position_of(0), landing_s=LANDING_S)
 
 

@@ -1,0 +1,46 @@
+"""``streamsvc validate``: is this file right, and, with ``--online``, do the broker and the stores agree?"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from streamsvc.app import inspect, is_inferred, load, new_stores, state_url
+from streamsvc.config import Service
+from streamsvc.ops import logs
+from streamsvc.stores.probe import probe
+
+MS_A_SPLIT = 50
+"""A segment costs a small put for each split, and two."""
+
+
+def validate(file: Path, *, online: bool) -> int:
+    """Answers the exit code. Raises ``ConfigError`` with every problem, and online what the parts raise."""
+    service = load(file)
+    logs.configure("warning")
+    splits = asyncio.run(_touch(service)) if online else {}
+    for name, pipeline in service.pipelines.items():
+        interval_ms = pipeline.sink.buffer.interval * 1000
+        count = splits.get(name, 1)
+        if interval_ms < count * MS_A_SPLIT:
+            print(
+                f"{file}: warning: pipelines.{name}.sink.buffer.interval is {interval_ms:.0f} ms; "
+                f"a segment over {count} splits may take {count * MS_A_SPLIT} ms to claim them"
+            )
+        if is_inferred(pipeline.decode) and not online:
+            print(f"{file}: note: pipelines.{name} infers its columns, so its SQL is checked when they are known")
+    print(f"{file}: good ({', '.join(service.pipelines)})")
+    return 0
+
+
+async def _touch(service: Service) -> dict[str, int]:
+    """Answers how many splits each pipeline has now."""
+    splits: dict[str, int] = {}
+    async with AsyncExitStack() as stack:
+        for name in service.pipelines:
+            await probe(new_stores(service, name)(state_url(service, name), "state"))
+            inspected = await inspect(service, name, stack)
+            splits[name] = len(await inspected.source.splits())
+            print(f"{name}: {splits[name]} splits, state and creates are good")
+    return splits
