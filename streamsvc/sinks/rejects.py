@@ -1,0 +1,146 @@
+"""Reject objects: gzip JSON lines of records that could not be decoded or placed, with their bytes."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from io import BytesIO
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from streamsvc.contracts import ObjectStore
+from streamsvc.errors import LogCorrupt
+from streamsvc.records import ROW, Batch, DataObject, ObjectInfo
+from streamsvc.sinks.formats.json import JsonLines
+from streamsvc.sinks.open_object import OpenObject
+from streamsvc.sinks.publishing import publish
+
+_COORDINATES = [
+    ("split", pa.string()),
+    ("position", pa.string()),
+    ("arrival", pa.timestamp("ms", "UTC")),
+    ("reason", pa.string()),
+    ("error", pa.string()),
+]
+_HEADERS = pa.map_(pa.string(), pa.binary())
+
+REJECT_LINES = pa.schema(
+    [*_COORDINATES, ("key_base64", pa.binary()), ("headers", _HEADERS), ("raw_base64", pa.binary())]
+)
+"""A line of a reject object. Headers are a list of ``{"key": ..., "value": base64}``."""
+
+REJECTS_READ = pa.schema([*_COORDINATES, ("key", pa.binary()), ("headers", _HEADERS), ("value", pa.binary())])
+"""What ``read_rejects`` makes of it; ``value`` is what came from the source, null for a tombstone."""
+
+MAX_LINE_BYTES = 256 * 1024 * 1024
+_GZIP_LEVEL = 6
+_ROWS_A_BATCH = 1000
+
+
+class RejectSink:
+    """``<path>/date=YYYY-MM-DD/<segment>.json.gz``; the date is that of the segment's id."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def open(self) -> Rejects:
+        return Rejects()
+
+    async def publish(self, objects: Sequence[DataObject]) -> list[ObjectInfo]:
+        return await publish(self._store, objects, kind="rejects")
+
+
+class Rejects:
+    """The rejects of one segment while it fills."""
+
+    def __init__(self) -> None:
+        self._object = OpenObject("", JsonLines("gzip", _GZIP_LEVEL), REJECT_LINES)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._object.waiting_bytes + self._object.encoded_bytes
+
+    @property
+    def rows(self) -> int:
+        return self._object.rows
+
+    def add(self, batch: Batch, rejects: pa.RecordBatch) -> None:
+        """rejects: schema ``REJECTED``; coordinates and bytes are taken from the batch."""
+        if not rejects.num_rows:
+            return
+        rows = rejects[ROW]
+        columns = [
+            batch.split_names().take(rows).cast(pa.string()),
+            batch.position_text(batch.offsets.take(rows)),
+            batch.arrivals().take(rows),
+            rejects["reason"],
+            rejects["error"],
+            batch.keys().take(rows),
+            batch.headers().take(rows),
+            batch.values.take(rows),
+        ]
+        self._object.add(pa.RecordBatch.from_arrays(columns, schema=REJECT_LINES))
+        if self._object.is_due:
+            self._object.encode()
+
+    def close(self, segment: str) -> list[DataObject]:
+        """segment: an id that begins with its day, ``YYYYMMDDT``"""
+        if not self._object.rows:
+            return []
+        day = re.match(r"(\d{4})(\d\d)(\d\d)T", segment)
+        if day is None:
+            raise ValueError(f"a segment's id begins with its time: {segment!r}")
+        return [self._object.close(f"date={day[1]}-{day[2]}-{day[3]}/{segment}")]
+
+
+def read_rejects(body: bytes, *, key: str = "") -> Iterator[pa.RecordBatch]:
+    """The rejects of an object, in the order of its lines, some at a time: schema ``REJECTS_READ``.
+
+    Whatever the object holds, no more than a line is unpacked beyond what is handed on. ``key``, where the body was
+    found, is for the error. Raises ``LogCorrupt``.
+    """
+    number = 0
+    rows: list[dict[str, Any]] = []
+    try:
+        with gzip.open(BytesIO(body)) as lines:
+            while line := lines.readline(MAX_LINE_BYTES):
+                number += 1
+                rows.append(_row(orjson.loads(line)))
+                if len(rows) == _ROWS_A_BATCH:
+                    yield pa.RecordBatch.from_pylist(rows, schema=REJECTS_READ)
+                    rows = []
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LogCorrupt(
+            "a reject object cannot be read",
+            hint="Restore the object from a copy.",
+            key=key,
+            lines_read=number,
+            problem=type(error).__name__,
+        ) from error
+    if rows:
+        yield pa.RecordBatch.from_pylist(rows, schema=REJECTS_READ)
+
+
+def _row(line: dict[str, Any]) -> dict[str, Any]:
+    headers = line["headers"]
+    arrival = line["arrival"]
+    return {
+        "split": line["split"],
+        "position": line["position"],
+        "arrival": None if arrival is None else datetime.fromisoformat(arrival),
+        "reason": line["reason"],
+        "error": line["error"],
+        "key": _bytes(line["key_base64"]),
+        "headers": None if headers is None else [(each["key"], _bytes(each["value"])) for each in headers],
+        "value": _bytes(line["raw_base64"]),
+    }
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else b64decode(text, validate=True)
