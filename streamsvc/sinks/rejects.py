@@ -43,7 +43,7 @@ _GZIP_LEVEL = 6
 _ROWS_A_BATCH = 1000
 
 
-class RejectSink:
+class RejectObjects:
     """``<path>/date=YYYY-MM-DD/<segment>.json.gz``; the date is that of the segment's id."""
 
     def __init__(self, store: ObjectStore) -> None:
