@@ -31,11 +31,12 @@ from streamsvc.runtime.memory import MemoryBudget
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.pipeline import Pipeline as RunningPipeline
 from streamsvc.runtime.pipeline import Policy
+from streamsvc.runtime.replay import ReadRejects, Replay
 from streamsvc.runtime.sampling import sample
 from streamsvc.runtime.segment import Recipe
 from streamsvc.runtime.worker import Worker
 from streamsvc.sinks.objects import ObjectSink
-from streamsvc.sinks.rejects import RejectObjects
+from streamsvc.sinks.rejects import RejectObjects, read_rejects
 from streamsvc.sources.kafka.source import KafkaSource
 from streamsvc.stores.objects import open_store
 from streamsvc.stores.probe import probe
@@ -118,17 +119,17 @@ def build_recipe(rules: Rules, stores: OpenStore, *, max_partitions: int) -> Rec
     """What one configuration, today's or a stored one, makes of records.
 
     Raises ``ConfigError``; its problems begin with a path into the pipeline: ``transform.0.sql: ...``."""
-    with _problems_at("decode"):
+    with _problems_at("decode: "):
         decoder = build_decoder(rules.decode)
     schema = decoder.schema
     for name in rules.include:
         schema = schema.append(pa.field(name, METADATA[name]))
     transforms: list[Transform] = []
     for number, step in enumerate(rules.transform):
-        with _problems_at(f"transform.{number}.sql"):
+        with _problems_at(f"transform.{number}.sql: "):
             transforms.append(SqlTransform(step.sql, schema))
         schema = transforms[-1].schema
-    with _problems_at("sink.partition_by"):
+    with _problems_at("sink.partition_by."):
         place = Placement(rules.sink.partition_by, schema) if rules.sink.partition_by else None
     options = rules.sink.model_copy(update={"max_partitions": max_partitions})
     sink = ObjectSink(stores(rules.sink.path, "sink"), options, schema, place)
@@ -142,7 +143,7 @@ def _problems_at(path: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ConfigError([f"{path}: {error}"]) from None
+        raise ConfigError([f"{path}{error}"]) from None
 
 
 def load(file: Path) -> Service:
@@ -343,3 +344,44 @@ async def _rules(service: Service, name: str, state: ObjectStore, source: Source
         return rules
     decode = await fixed_schema(pipeline.decode, state, source)
     return rules.model_copy(update={"decode": decode})
+
+
+@dataclass(frozen=True, slots=True)
+class RejectsOf:
+    """The reject objects of a pipeline, how to read one, and the log that knows which were replayed."""
+
+    store: ObjectStore
+    log: SegmentLog
+    read: ReadRejects
+
+
+def rejects_of(service: Service, name: str) -> RejectsOf:
+    store = new_stores(service, name)(rejects_url(service, name, service.pipelines[name]), "rejects")
+    return RejectsOf(store, log_of(service, name), read_rejects)
+
+
+async def replay_of(service: Service, name: str) -> Replay:
+    """Today's configuration over the rejects of a pipeline. Needs no source; inferred columns must be known."""
+    stores = new_stores(service, name)
+    pipeline = service.pipelines[name]
+    rules = Rules.of(pipeline, rejects_url(service, name, pipeline))
+    if is_inferred(pipeline.decode):
+        rules = rules.model_copy(update={"decode": await known_schema(service, name)})
+    found = rejects_of(service, name)
+
+    def build(document: dict[str, Any]) -> Recipe:
+        return build_recipe(Rules.model_validate(document), stores, max_partitions=UNLIMITED)
+
+    recipe = build_recipe(rules, stores, max_partitions=UNLIMITED)
+    digest = await found.log.save_config(rules.document())
+    identity = Identity(name, digest, recipe.decoder.version, new_segment)
+    return Replay(identity, found.log, recipe, build, found.store, found.read)
+
+
+async def known_schema(service: Service, name: str) -> Decode:
+    """The columns that were inferred when the pipeline first ran. Raises ``ConfigError`` if it never did."""
+    body = await new_stores(service, name)(state_url(service, name), "state").get(INFERRED_KEY)
+    json = service.pipelines[name].decode.json_
+    if body is None or json is None:
+        raise ConfigError([f"pipelines.{name}: its columns are not inferred yet; run it once"])
+    return Decode(json=JsonDecode(schema=orjson.loads(body), on_new_field=json.on_new_field))
