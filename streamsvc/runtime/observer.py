@@ -10,6 +10,7 @@ from time import time
 import structlog
 
 from streamsvc.core.segments import Outcome, Plan
+from streamsvc.errors import Retryable
 from streamsvc.ops.health import ObjectStatus
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import Batch, ObjectInfo
@@ -135,6 +136,11 @@ class Observer:
             self._log.warning(f"{part} fails", problem=problem, hint="It is tried again for ever.")
         self.problems[part] = problem
         self._metrics.retries.labels(self._pipeline, part).inc()
+
+    def retrying(self, part: str, error: Retryable) -> None:
+        """A call has failed and is made again; the part says by itself whether it is well."""
+        self._metrics.retries.labels(self._pipeline, part).inc()
+        self._log.warning(f"{part} does not answer", problem=error.what, hint="It is asked again for ever.")
 
     def part_mended(self, part: str) -> None:
         if self.problems.pop(part, None) is not None:

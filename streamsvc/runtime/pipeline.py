@@ -156,11 +156,17 @@ class Pipeline:
             self._source.release(sorted(self._splits.assigned))
 
     async def _prepare(self) -> None:
-        async for attempt in stamina.retry_context(on=Retryable, attempts=None, timeout=None):
+        async for attempt in stamina.retry_context(on=self._is_worth_waiting, attempts=None, timeout=None):
             with attempt:
                 await self._log.begin(self._source.first_positions)
                 if self._policy.until_end:
                     self._ends = await self._source.ends()
+
+    def _is_worth_waiting(self, error: Exception) -> bool:
+        """The source says of itself when it is well again; a failure here is told, and tried again for ever."""
+        if isinstance(error, Retryable):
+            self._observer.retrying("source", error)
+        return isinstance(error, Retryable)
 
     async def _is_complete(self) -> bool:
         if self._open.ranges or self._lander.busy:
@@ -374,7 +380,7 @@ class Pipeline:
 
     async def _find_places(self, splits: list[Split], ticket: int) -> None:
         """Ask the log where each split goes on; that may mean to finish a segment of another worker first."""
-        async for attempt in stamina.retry_context(on=Retryable, attempts=None, timeout=None):
+        async for attempt in stamina.retry_context(on=self._is_worth_waiting, attempts=None, timeout=None):
             with attempt:
                 cursors = await self._log.recover_all(splits, self._finish)
                 self._mailbox.put_nowait(Recovered(cursors, ticket))
