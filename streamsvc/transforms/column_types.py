@@ -1,0 +1,93 @@
+"""The types that columns have after a step: few, without surprises, the same in every file format.
+
+timestamps are ``timestamp[us, UTC]`` (one without a zone is taken as UTC), dictionaries and enums are what they stand
+for, large and view variants are plain; a UUID or JSON is ``string``.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from duckdb import sqltypes
+from pyarrow import types
+
+_KEPT = {
+    "boolean", "tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger", "ubigint", "float",
+    "double", "decimal", "varchar", "blob", "uuid", "enum", "date", "time", "timestamp", "timestamp_s", "timestamp_ms",
+    "timestamp with time zone", "list", "array", "struct", "map",
+}  # fmt: skip
+
+_ADVICE = {
+    "null": "say which: CAST(NULL AS VARCHAR)",
+    "hugeint": "cast it to BIGINT or DECIMAL(38, 0)",
+    "uhugeint": "cast it to UBIGINT or DECIMAL(38, 0)",
+    "interval": "write it as a number: epoch(column), epoch_ms(column)",
+    "timestamp_ns": "columns are in microseconds: cast it to TIMESTAMP",
+    "timestamptz_ns": "columns are in microseconds: cast it to TIMESTAMPTZ",
+    "time_ns": "columns are in microseconds: cast it to TIME",
+    "time with time zone": "cast it to TIME",
+    "variant": "cast it to JSON",
+}
+
+
+def check_names(schema: pa.Schema) -> None:
+    """Raises ``ValueError`` for columns that SQL cannot tell apart."""
+    seen: dict[str, str] = {}
+    for name in schema.names:
+        if name.lower() in seen:
+            raise ValueError(f"SQL cannot tell the columns {seen[name.lower()]} and {name} apart: rename one of them")
+        seen[name.lower()] = name
+
+
+def check_sql_type(name: str, kind: sqltypes.DuckDBPyType) -> None:
+    """Raises ``ValueError`` for a type that Arrow and Parquet have no equal of."""
+    if kind.id not in _KEPT:
+        raise ValueError(f"{name} is of type {kind.id.upper()}: {_ADVICE.get(kind.id, 'cast it to VARCHAR')}")
+    if kind.id in {"list", "array", "struct", "map"}:
+        for _, child in kind.children:
+            if isinstance(child, sqltypes.DuckDBPyType):
+                check_sql_type(name, child)
+
+
+def plain_type(name: str, kind: pa.DataType) -> pa.DataType:
+    """What a column of an Arrow type becomes. Raises ``ValueError`` for what would lose precision or has no equal."""
+    if isinstance(kind, pa.DictionaryType):
+        return plain_type(name, kind.value_type)
+    if isinstance(kind, pa.TimestampType | pa.Time64Type) and kind.unit == "ns":
+        cast = f"CAST({name} AS {'TIME' if isinstance(kind, pa.Time64Type) else 'TIMESTAMPTZ'})"
+        raise ValueError(f"{name} is in nanoseconds, and columns are in microseconds: write {cast} AS {name}")
+    if isinstance(kind, pa.TimestampType):
+        return pa.timestamp("us", "UTC")
+    if types.is_time(kind):
+        return pa.time64("us")
+    if types.is_date(kind):
+        return pa.date32()
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    if types.is_large_binary(kind) or types.is_binary_view(kind):
+        return pa.binary()
+    if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        return pa.list_(plain_type(name, kind.value_type))
+    if isinstance(kind, pa.StructType) and len(kind):
+        return pa.struct([(field.name, plain_type(name, field.type)) for field in kind])
+    if isinstance(kind, pa.MapType):
+        return pa.map_(plain_type(name, kind.key_type), plain_type(name, kind.item_type))
+    if _is_plain(kind):
+        return kind
+    raise ValueError(f"{name} is of type {kind}, which no file format has: cast it, for example to VARCHAR")
+
+
+def plain(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    """The column as of ``kind``, which ``plain_type`` answered. Raises ``ArrowInvalid``: a value is out of range."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return whole if whole.type == kind else whole.cast(kind)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return (
+        types.is_boolean(kind)
+        or types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_decimal(kind)
+        or types.is_binary(kind)
+        or types.is_fixed_size_binary(kind)
+    )
