@@ -47,6 +47,8 @@ from streamsvc.transforms.sql import SqlTransform
 LANDING_S = 3.0
 """How long another worker's segment may take to land before it is finished for it."""
 
+QUEUE_BYTES = 32 * 1024 * 1024
+
 INFERRED_KEY = "inferred-columns.json"
 SAMPLE_RECORDS = 10_000
 
@@ -147,7 +149,7 @@ def _problems_at(path: str) -> Iterator[None]:
 
 
 def load(file: Path) -> Service:
-    """The configuration, checked as far as that goes offline. Raises ``ConfigError``: every problem, each with its place."""
+    """The configuration, checked as far as that goes offline. Raises ``ConfigError``, every problem with its place."""
     loaded = config_file.load(file)
     problems: list[str] = []
     for name, pipeline in loaded.service.pipelines.items():
@@ -227,8 +229,8 @@ def selected(service: Service, pipeline: str | None) -> list[str]:
 
 
 def _queue_bytes(service: Service, spec: WorkerSpec) -> int:
-    """An eighth of a worker's share of the memory is for reading ahead; all pipelines of the worker share that."""
-    return service.memory // spec.slots // 8 // len(selected(service, spec.pipeline))
+    """For reading ahead: an eighth of a worker's memory, shared by its pipelines, and never more than helps."""
+    return min(QUEUE_BYTES, service.memory // spec.slots // 8 // len(selected(service, spec.pipeline)))
 
 
 def _kafka(service: Service, name: str, instance: str | None, queue_bytes: int, *, joins: bool) -> KafkaSource:
@@ -326,7 +328,7 @@ def is_inferred(decode: Decode) -> bool:
 
 
 async def fixed_schema(decode: Decode, state: ObjectStore, source: Source) -> Decode:
-    """The decoder under the columns that were inferred first, by whichever worker; waits for records if there are none."""
+    """The decoder under the columns that were inferred first, by whichever worker; waits for records."""
     assert decode.json_ is not None
     body = await state.get(INFERRED_KEY)
     if body is None:
