@@ -136,7 +136,12 @@ class FormatWriter(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Encoded so far; all that the writer holds."""
+        """The size of the object so far."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """All that the writer holds."""
         ...
 
     def write(self, rows: pa.Table) -> None:

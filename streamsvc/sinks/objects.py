@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import types
 
 from streamsvc.config import ObjectSink as Options
 from streamsvc.contracts import Format, ObjectStore, Transform, Written
@@ -133,6 +134,11 @@ def _file_problems(options: Options, schema: pa.Schema, format_: Format) -> list
         for name in (wanted if isinstance(wanted, list) else [])
         if options.format == "parquet" and name not in schema.names
     ]
+    problems += [
+        f"sink.parquet.sort_by: there is no order of {name}, of type {schema.field(name).type}"
+        for name in parquet.sort_by
+        if options.format == "parquet" and name in schema.names and types.is_nested(schema.field(name).type)
+    ]
     if problems:
         return problems
     try:
@@ -158,20 +164,23 @@ class OpenObjects:
         self._ungrouped: list[tuple[pa.RecordBatch, pa.Array]] = []
         self._ungrouped_bytes = 0
         self._encoded_from_bytes = 0
-        self._encoded_bytes = 0
         self.rows = 0
 
     @property
     def largest_bytes(self) -> int:
         """The largest object so far. Rows that wait are counted by the ratio of those that are encoded."""
-        known = self._encoded_from_bytes > 0
-        ratio = self._encoded_bytes / self._encoded_from_bytes if known else _UNKNOWN_RATIO
+        if not self._objects:
+            return 0
+        encoded = sum(object_.encoded_bytes for object_ in self._objects)
+        ratio = encoded / self._encoded_from_bytes if self._encoded_from_bytes else _UNKNOWN_RATIO
         sizes = [object_.encoded_bytes + object_.waiting_bytes * ratio for object_ in self._objects]
-        return int(max(sizes, default=0) + self._ungrouped_bytes * ratio)
+        share = max(sizes) / sum(sizes) if sum(sizes) else 1 / len(sizes)
+        return int(max(sizes) + self._ungrouped_bytes * ratio * share)
 
     @property
     def memory_bytes(self) -> int:
-        return self._ungrouped_bytes + self._waiting_bytes + self._encoded_bytes
+        writers = sum(object_.writer_bytes for object_ in self._objects)
+        return self._ungrouped_bytes + self._waiting_bytes + writers
 
     @property
     def _waiting_bytes(self) -> int:
@@ -259,4 +268,4 @@ class OpenObjects:
 
     def _encode(self, object_: OpenObject) -> None:
         self._encoded_from_bytes += object_.waiting_bytes
-        self._encoded_bytes += object_.encode()
+        object_.encode()

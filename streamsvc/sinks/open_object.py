@@ -16,7 +16,10 @@ def held_bytes(batch: pa.RecordBatch) -> int:
 
 
 class OpenObject:
-    """Rows wait as Arrow data until they fill a piece of the format; then they are encoded."""
+    """Rows wait as Arrow data until they fill a piece of the format; then they are encoded.
+
+    ``waiting_bytes`` and ``writer_bytes`` are what it holds; ``encoded_bytes`` is the size of the object so far.
+    """
 
     def __init__(self, prefix: str, format_: Format, schema: pa.Schema) -> None:
         """prefix: the folders of its partition, or empty."""
@@ -28,6 +31,7 @@ class OpenObject:
         self._waiting_rows = 0
         self.waiting_bytes = 0
         self.encoded_bytes = 0
+        self.writer_bytes = 0
         self.rows = 0
 
     @property
@@ -42,17 +46,16 @@ class OpenObject:
         self.waiting_bytes += held_bytes(rows)
         self.rows += rows.num_rows
 
-    def encode(self) -> int:
-        """Encode what waits; answers by how many bytes the object grew."""
+    def encode(self) -> None:
+        """Encode what waits."""
         if not self._waiting:
-            return 0
+            return
         if self._writer is None:
             self._writer = self._format.open(self._schema)
         self._writer.write(pa.Table.from_batches(self._waiting, self._schema))
         self._waiting, self._waiting_rows, self.waiting_bytes = [], 0, 0
-        grown = self._writer.nbytes - self.encoded_bytes
-        self.encoded_bytes += grown
-        return grown
+        self.encoded_bytes = self._writer.nbytes
+        self.writer_bytes = self._writer.memory_bytes
 
     def close(self, stem: str) -> DataObject:
         """stem: the name without folder of its partition and suffix. There must be rows."""

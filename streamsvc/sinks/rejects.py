@@ -64,7 +64,7 @@ class Rejects:
 
     @property
     def memory_bytes(self) -> int:
-        return self._object.waiting_bytes + self._object.encoded_bytes
+        return self._object.waiting_bytes + self._object.writer_bytes
 
     @property
     def rows(self) -> int:

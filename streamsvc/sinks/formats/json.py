@@ -50,12 +50,17 @@ class JsonWriter:
         self._parts: list[pa.Buffer | bytes] = []
         self.nbytes = 0
 
+    @property
+    def memory_bytes(self) -> int:
+        return self.nbytes
+
     def write(self, rows: pa.Table) -> None:
         for batch in rows.combine_chunks().to_batches():
             text = json_lines(batch)
-            part = text if self._codec is None else self._codec.compress(text)
+            # As bytes: Arrow's buffers keep room to grow, or for what cannot be compressed.
+            part = text.to_pybytes() if self._codec is None else self._codec.compress(text, asbytes=True)
             self._parts.append(part)
-            self.nbytes += part.size
+            self.nbytes += len(part)
 
     def close(self) -> list[pa.Buffer | bytes]:
         return self._parts

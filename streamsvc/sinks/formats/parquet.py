@@ -9,6 +9,10 @@ from pyarrow import parquet as pq
 
 from streamsvc.config import ParquetOptions
 
+_WRITER_BYTES = 64 * 1024
+_LAST_COLUMN_BYTES = 2 * 1024 * 1024
+_CHUNK_METADATA_BYTES = 256
+
 
 class Parquet:
     """A ``Format``. Timestamps are stored in microseconds; what is finer is cut off.
@@ -53,16 +57,25 @@ class ParquetWriter:
         self._writer = writer
         self._sort_by = sort_by
         self._row_group_rows = row_group_rows
+        self._overhead_bytes = _WRITER_BYTES
+        self._last_column_bytes = 0
 
     @property
     def nbytes(self) -> int:
         return self._out.tell()
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.nbytes + self._overhead_bytes + self._last_column_bytes
 
     def write(self, rows: pa.Table) -> None:
         if self._sort_by:
             rows = rows.sort_by([(name, "ascending") for name in self._sort_by])
         groups = max(1, ceil(rows.num_rows / self._row_group_rows))
         self._writer.write_table(rows, row_group_size=max(1, ceil(rows.num_rows / groups)))
+        self._overhead_bytes += groups * rows.num_columns * _CHUNK_METADATA_BYTES
+        # Until the next row group begins, Arrow keeps what encoded the last column: a quarter to twelve times its data.
+        self._last_column_bytes = min(4 * rows.columns[-1].nbytes, _LAST_COLUMN_BYTES)
 
     def close(self) -> list[pa.Buffer | bytes]:
         self._writer.close()
