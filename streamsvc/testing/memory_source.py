@@ -117,8 +117,10 @@ class MemoryTopic:
             raise SourceRefused("there is no such split", split=split)
         return self._logs[split]
 
-    async def changed(self) -> None:
-        await self._changed.wait()
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set with the next change."""
+        return self._changed
 
     def _wake(self) -> None:
         self._changed.set()
@@ -289,7 +291,7 @@ class MemorySource:
             while reached < end:
                 part = self._next_of(split, reached, end, self._rows_wanted())
                 if part is None:
-                    await self._topic.changed()
+                    await self._topic.changed.wait()
                     continue
                 reached = part[2]
                 yield _batch([part])
@@ -354,7 +356,7 @@ class MemorySource:
 
     async def _wait(self) -> None:
         self._moved.clear()
-        waits = [asyncio.ensure_future(self._moved.wait()), asyncio.ensure_future(self._topic.changed())]
+        waits = [asyncio.ensure_future(self._moved.wait()), asyncio.ensure_future(self._topic.changed.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:

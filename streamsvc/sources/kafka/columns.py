@@ -1,0 +1,128 @@
+"""Kafka messages to columns. The only Python object per record is librdkafka's message itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import NamedTuple, TypeAlias
+
+import pyarrow as pa
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, Message
+
+from streamsvc.core.offsets import positions_of
+from streamsvc.records import METADATA, Batch, Span
+from streamsvc.sources.kafka.splits import Partition
+
+Records: TypeAlias = "list[Message[bytes, bytes]]"
+
+_MESSAGE_BYTES = 136 + 33
+"""What CPython holds for a message beside its payload: the message, and the head of its value."""
+
+
+class Run(NamedTuple):
+    """Messages of one partition, one after another: records, or one event."""
+
+    partition: Partition
+    records: Records
+    event: KafkaError | None
+    event_offset: int
+
+
+def runs(messages: Records) -> Iterator[Run]:
+    """The runs in a list of messages, in its order.
+
+    Whether a message is a record is asked first: the value of an event is its error text.
+    """
+    if not any(map(Message.error, messages)):
+        yield from _record_runs(messages)
+        return
+    start = 0
+    for place, message in enumerate(messages):
+        error = message.error()
+        if error is not None:
+            yield from _record_runs(messages[start:place])
+            yield Run(_partition(message), [], error, offset_of_message(message))
+            start = place + 1
+    yield from _record_runs(messages[start:])
+
+
+def _record_runs(messages: Records) -> Iterator[Run]:
+    for topic, of_topic in groupby(messages, Message.topic):
+        for number, of_partition in groupby(of_topic, Message.partition):
+            assert topic is not None
+            assert number is not None
+            yield Run(Partition(topic, number), list(of_partition), None, -1)
+
+
+def _partition(message: Message) -> Partition:
+    """Of an event: without topic and number if it is about the whole client."""
+    number = message.partition()
+    return Partition(message.topic() or "", -1 if number is None else number)
+
+
+def offset_of_message(message: Message) -> int:
+    offset = message.offset()
+    return -1 if offset is None else offset
+
+
+def last_offset(records: Records) -> int:
+    return offset_of_message(records[-1])
+
+
+def batch_of(spans: Sequence[Span], records: Records) -> Batch:
+    """The records of the spans, one after another, as columns.
+
+    Keys, headers and times are made from the messages when asked for: the batch keeps them until it goes.
+    """
+    values = pa.array(list(map(Message.value, records)), pa.binary())
+    keys = list(map(Message.key, records))
+    return Batch(
+        spans=tuple(spans),
+        values=values,
+        offsets=pa.array(list(map(Message.offset, records)), pa.int64()),
+        position_text=positions_of,
+        arrivals=lambda: _timestamps(records),
+        keys=lambda: pa.array(keys, METADATA["_key"]),
+        headers=cache(lambda: _headers(records)),
+        nbytes=2 * values.nbytes + sum(map(len, filter(None, keys))) + _MESSAGE_BYTES * len(records),
+    )
+
+
+def _timestamps(records: Records) -> pa.Array:
+    """Create time or log-append time, whichever the topic keeps; null if the record has none."""
+    pairs = list(map(Message.timestamp, records))
+    times = list(map(itemgetter(1), pairs))
+    if any(kind == TIMESTAMP_NOT_AVAILABLE for kind, _ in pairs):
+        times = [None if kind == TIMESTAMP_NOT_AVAILABLE else time for kind, time in pairs]
+    return pa.array(times, METADATA["_timestamp"])
+
+
+def _headers(records: Records) -> pa.Array:
+    """To be called once for each message: where a header's name is not UTF-8, confluent-kafka raises SystemError, and
+    hands out a tuple with a hole when asked again. Such a record's headers are lost; what is kept says so."""
+    columns: list[object] = []
+    headers = map(Message.headers, records)
+    while len(columns) < len(records):
+        try:
+            columns.extend(headers)
+        except SystemError:
+            columns.append([("(a header name was not UTF-8)", None)])
+    return pa.array(columns, METADATA["_headers"])
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches in read order as one."""
+    if len(batches) == 1:
+        return batches[0]
+    return Batch(
+        spans=tuple(chain.from_iterable(batch.spans for batch in batches)),
+        values=pa.concat_arrays([batch.values for batch in batches]),
+        offsets=pa.concat_arrays([batch.offsets for batch in batches]),
+        position_text=positions_of,
+        arrivals=lambda: pa.concat_arrays([batch.arrivals() for batch in batches]),
+        keys=lambda: pa.concat_arrays([batch.keys() for batch in batches]),
+        headers=lambda: pa.concat_arrays([batch.headers() for batch in batches]),
+        nbytes=sum(batch.nbytes for batch in batches),
+    )

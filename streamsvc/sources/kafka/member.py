@@ -1,0 +1,168 @@
+"""Membership of the consumer group, on a thread of its own. Fetches nothing: every partition is paused.
+
+Blocking in a rebalance callback holds back only the partitions that leave, since the protocol is cooperative, and
+only this client: reading goes on beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from streamsvc.sources.kafka import failures
+from streamsvc.sources.kafka.clients import ConsumerRecipe
+from streamsvc.sources.kafka.splits import Partition
+
+POLL_S = 0.2
+REJOIN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gained:
+    partitions: tuple[Partition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Held until released, or until ``deadline`` (``time.monotonic``); a deadline in the past: they are gone."""
+
+    partitions: tuple[Partition, ...]
+    deadline: float
+
+
+MemberEvent: TypeAlias = Gained | Leaving
+
+
+class Member:
+    """``report`` is called on the event loop. All other methods may be called from any thread."""
+
+    def __init__(
+        self,
+        recipe: ConsumerRecipe,
+        topics: list[str],
+        hold_s: float,
+        report: Callable[[MemberEvent | KafkaError], None],
+    ) -> None:
+        self._recipe = recipe
+        self._topics = topics
+        self._hold_s = hold_s
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="kafka-member")
+        # Shared with the thread, under the condition's lock.
+        self._changed = threading.Condition()
+        self._held: set[Partition] = set()
+        self._to_commit: dict[Partition, int] = {}
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        self._thread = self._loop.run_in_executor(self._executor, self._run)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        await asyncio.wait([self._thread])
+        self._executor.shutdown(wait=False)
+
+    async def ended(self) -> None:
+        """Raises what the thread ended of."""
+        await asyncio.shield(self._thread)
+
+    def release(self, partitions: Iterable[Partition]) -> None:
+        """Let go of partitions that are leaving."""
+        with self._changed:
+            self._held.difference_update(partitions)
+            self._changed.notify_all()
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Soon, and if it fails, not at all: the next commit says more anyway."""
+        with self._changed:
+            self._to_commit.update(offsets)
+
+    # The thread
+
+    def _run(self) -> None:
+        self._owned: set[Partition] = set()
+        while not self._closing:
+            consumer = self._recipe.make(self._on_error)
+            try:
+                self._take_part(consumer)
+            finally:
+                consumer.close()
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, REJOIN_S)
+
+    def _take_part(self, consumer: Consumer) -> None:
+        """Until closing, or until the group does not want this client; then another one must be made."""
+        self._rejected = False
+        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        while not self._closing and not self._rejected:
+            message = consumer.poll(POLL_S)
+            error = message.error() if message is not None else None
+            if error is not None:
+                self._on_error(error)
+            self._commit(consumer)
+        self._commit(consumer)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if failures.waits_for_former_self(error):
+            self._rejected = True
+        self._say(error)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        gained = _named(partitions)
+        consumer.incremental_assign([TopicPartition(*partition, OFFSET_END) for partition in gained])
+        if gained:
+            consumer.pause(partitions)
+        self._owned.update(gained)
+        self._say(Gained(gained))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        leaving = _named(partitions)
+        deadline = time.monotonic() + self._hold_s
+        with self._changed:
+            self._held.update(leaving)
+        self._say(Leaving(leaving, deadline))
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._held.isdisjoint(leaving), self._hold_s)
+            self._held.difference_update(leaving)
+        self._commit(consumer)
+        self._let_go(consumer, leaving, partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        lost = _named(partitions)
+        self._say(Leaving(lost, time.monotonic()))
+        self._let_go(consumer, lost, partitions)
+
+    def _let_go(self, consumer: Consumer, gone: tuple[Partition, ...], partitions: list[TopicPartition]) -> None:
+        self._owned.difference_update(gone)
+        consumer.incremental_unassign(partitions)
+
+    def _commit(self, consumer: Consumer) -> None:
+        with self._changed:
+            offsets, self._to_commit = self._to_commit, {}
+        ours = [TopicPartition(*partition, offset) for partition, offset in offsets.items() if partition in self._owned]
+        if ours:
+            try:
+                consumer.commit(offsets=ours, asynchronous=True)
+            except KafkaException as error:
+                self._say(failures.kafka_error(error))
+
+    def _say(self, event: MemberEvent | KafkaError) -> None:
+        self._loop.call_soon_threadsafe(self._report, event)
+
+
+def _named(partitions: Iterable[TopicPartition]) -> tuple[Partition, ...]:
+    return tuple(Partition(partition.topic, partition.partition) for partition in partitions)

@@ -1,0 +1,33 @@
+"""Names of splits: ``topic@partition.<topic id>``, so that a topic created anew has other splits than the old one.
+
+A broker that gives topics no id (Kafka before 2.8) has splits without the last part.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from streamsvc.records import Split
+
+
+class Partition(NamedTuple):
+    """A partition as Kafka's protocol names it."""
+
+    topic: str
+    number: int
+
+
+class SplitName(NamedTuple):
+    partition: Partition
+    topic_id: str
+
+    @property
+    def text(self) -> Split:
+        suffix = f".{self.topic_id}" if self.topic_id else ""
+        return f"{self.partition.topic}@{self.partition.number}{suffix}"
+
+
+def parse_split(split: Split) -> SplitName:
+    topic, _, rest = split.rpartition("@")
+    number, _, topic_id = rest.partition(".")
+    return SplitName(Partition(topic, int(number)), topic_id)

@@ -1,0 +1,137 @@
+"""Questions about topics: their splits, where these begin and end, what a group has committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.cimpl import OFFSET_SPEC_EARLIEST, OFFSET_SPEC_LATEST
+
+from streamsvc.core.offsets import position_of
+from streamsvc.errors import SourceUnavailable
+from streamsvc.records import Position, Split
+from streamsvc.sources.kafka import failures
+from streamsvc.sources.kafka.client_log import topic_id_text
+from streamsvc.sources.kafka.splits import Partition, SplitName, parse_split
+
+REQUEST_TIMEOUT_S = 10.0
+
+Positions: TypeAlias = dict[Split, Position]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The topics as they are now. ``missing`` names those that are not there."""
+
+    splits: Mapping[Partition, Split]
+    missing: frozenset[str]
+
+    def has(self, split: Split) -> bool:
+        return self.splits.get(parse_split(split).partition) == split
+
+
+class Topics:
+    """Raises ``SourceUnavailable`` and ``SourceRefused``. Every call may be cancelled."""
+
+    def __init__(self, admin: AdminClient, topics: Sequence[str]) -> None:
+        self._admin = admin
+        self._topics = list(topics)
+
+    async def describe(self) -> Described:
+        answers = await _answers(
+            self._admin.describe_topics(TopicCollection(self._topics), request_timeout=REQUEST_TIMEOUT_S)
+        )
+        splits: dict[Partition, Split] = {}
+        missing: set[str] = set()
+        for topic, answer in answers.items():
+            if isinstance(answer, KafkaException):
+                error = failures.kafka_error(answer)
+                if not failures.is_unknown_topic(error):
+                    raise failures.of_request(error, "the topic cannot be looked up", topic=topic) from None
+                missing.add(topic)
+                continue
+            topic_id = topic_id_text(answer.topic_id)
+            for number in sorted(info.id for info in answer.partitions):
+                partition = Partition(topic, number)
+                splits[partition] = SplitName(partition, topic_id).text
+        return Described(splits, frozenset(missing))
+
+    async def live(self) -> list[Split]:
+        """All splits. A topic that is not there is an error: it would look like one without records."""
+        described = await self.describe()
+        if described.missing:
+            raise SourceUnavailable("a topic does not exist", topics=", ".join(sorted(described.missing)))
+        return list(described.splits.values())
+
+    async def earliest(self, splits: Iterable[Split]) -> Positions:
+        """The first record that is still there, or where it would be."""
+        return await self._offsets(splits, OFFSET_SPEC_EARLIEST)
+
+    async def ends(self, splits: Iterable[Split]) -> Positions:
+        """Where a reader of committed records comes to its end now."""
+        return await self._offsets(splits, OFFSET_SPEC_LATEST)
+
+    async def at_time(self, splits: Sequence[Split], moment: datetime) -> Positions:
+        """The first record with this timestamp or a later one; the end, if there is none."""
+        found = await self._offsets(splits, int(moment.timestamp() * 1000))
+        return {**await self.ends(splits), **found}
+
+    async def committed(self, splits: Iterable[Split], group: str) -> Positions:
+        """Where the group is, for the splits of which it has committed something."""
+        by_partition = {parse_split(split).partition: split for split in splits}
+        request = ConsumerGroupTopicPartitions(group, [TopicPartition(*partition) for partition in by_partition])
+        answers = await _answers(self._admin.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_S))
+        answer = answers[group]
+        if isinstance(answer, KafkaException):
+            raise failures.of_request(failures.kafka_error(answer), "committed offsets", group=group) from None
+        positions: Positions = {}
+        for found in answer.topic_partitions:
+            if found.error is not None:
+                raise failures.of_request(found.error, "committed offsets", group=group) from None
+            if found.offset >= 0:
+                positions[by_partition[Partition(found.topic, found.partition)]] = position_of(found.offset)
+        return positions
+
+    async def _offsets(self, splits: Iterable[Split], where: int) -> Positions:
+        """where: a time in epoch milliseconds, or one of the negative numbers that stand for an end"""
+        by_partition = {parse_split(split).partition: split for split in splits}
+        if not by_partition:
+            return {}
+        answers = await _answers(
+            self._admin.list_offsets(
+                {TopicPartition(*partition): OffsetSpec.for_timestamp(where) for partition in by_partition},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=REQUEST_TIMEOUT_S,
+            )
+        )
+        positions: Positions = {}
+        for key, answer in answers.items():
+            split = by_partition[Partition(key.topic, key.partition)]
+            if isinstance(answer, KafkaException):
+                error = failures.kafka_error(answer)
+                raise failures.of_request(error, "offsets cannot be looked up", split=split) from None
+            if answer.offset >= 0:
+                positions[split] = position_of(answer.offset)
+        return positions
+
+
+async def _answers(futures: Mapping[Any, Future[Any]]) -> dict[Any, Any]:
+    """What the admin client answered, or the exception, for each key."""
+    answers = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, KafkaException):
+            raise answer
+    return dict(zip(futures, answers, strict=True))

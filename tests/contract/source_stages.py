@@ -1,0 +1,121 @@
+"""Where the contract of sources is played: in memory, and on a real broker. Both know the same few moves."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Literal
+
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from loadtest.kafka_broker import KafkaBroker
+from streamsvc.config import KafkaSource as KafkaOptions
+from streamsvc.contracts import Source
+from streamsvc.records import Split
+from streamsvc.sources.kafka.source import KafkaSource
+from streamsvc.testing.memory_source import MemorySource, MemoryTopic, Record
+
+Start = Literal["earliest", "latest", "committed"]
+
+
+class Stage(ABC):
+    """A topic of three splits, addressed by number."""
+
+    hold_s: float
+    """How long a split that must go is held at most."""
+
+    @abstractmethod
+    def member(self, start: Start = "earliest") -> AbstractAsyncContextManager[Source]:
+        """One more member of the group."""
+
+    @abstractmethod
+    def append(self, split: int, *records: Record) -> None: ...
+
+    @abstractmethod
+    def abort(self, split: int, records: int) -> None:
+        """An aborted transaction: offsets that hold no record for a reader."""
+
+    @abstractmethod
+    def expire(self, split: int, before: int) -> None:
+        """Retention takes what lies before this offset."""
+
+    @abstractmethod
+    def number(self, split: Split) -> int: ...
+
+
+class MemoryStage(Stage):
+    hold_s = 0.3
+
+    def __init__(self) -> None:
+        self._topic = MemoryTopic(3, revoke_deadline_s=self.hold_s)
+
+    def member(self, start: Start = "earliest") -> AbstractAsyncContextManager[Source]:
+        return MemorySource(self._topic, start=start, batch_rows=7)
+
+    def append(self, split: int, *records: Record) -> None:
+        self._topic.append(self._topic.splits[split], *records)
+
+    def abort(self, split: int, records: int) -> None:
+        self._topic.skip(self._topic.splits[split], records + 1)
+
+    def expire(self, split: int, before: int) -> None:
+        self._topic.expire(self._topic.splits[split], before)
+
+    def number(self, split: Split) -> int:
+        return self._topic.splits.index(split)
+
+
+class KafkaStage(Stage):
+    hold_s = 0.8 * 1.5
+
+    def __init__(self, broker: KafkaBroker, topic: str) -> None:
+        self._broker = broker
+        self._topic = topic
+        self._group = f"group-{uuid.uuid4().hex[:12]}"
+        self._producer = Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 0, "log_level": 0})
+
+    def member(self, start: Start = "earliest") -> AbstractAsyncContextManager[Source]:
+        options = KafkaOptions(
+            brokers=self._broker.bootstrap,
+            topics=[self._topic],
+            group=self._group,
+            start=start,
+            client={"session.timeout.ms": 1200, "heartbeat.interval.ms": 200, "max.poll.interval.ms": 1500},
+        )
+        return KafkaSource(options, service="test", pipeline="test", instance=None, queue_bytes=16 * 1024 * 1024)
+
+    def append(self, split: int, *records: Record) -> None:
+        self._produce(self._producer, split, records)
+        assert self._producer.flush(20) == 0
+
+    def abort(self, split: int, records: int) -> None:
+        settings = {"bootstrap.servers": self._broker.bootstrap, "transactional.id": uuid.uuid4().hex, "log_level": 0}
+        producer = Producer(settings)
+        producer.init_transactions()
+        producer.begin_transaction()
+        self._produce(producer, split, [Record(b"aborted")] * records)
+        producer.flush()
+        producer.abort_transaction()
+
+    def expire(self, split: int, before: int) -> None:
+        admin = AdminClient({"bootstrap.servers": self._broker.bootstrap, "log_level": 0})
+        for deleted in admin.delete_records([TopicPartition(self._topic, split, before)]).values():
+            deleted.result(20)
+
+    def number(self, split: Split) -> int:
+        return int(split.rpartition("@")[2].partition(".")[0])
+
+    def _produce(self, producer: Producer, split: int, records: Sequence[Record]) -> None:
+        for record in records:
+            headers: list[tuple[str, str | bytes | None]] | None = None if record.headers is None else [*record.headers]
+            producer.produce(
+                self._topic,
+                value=record.value,
+                key=record.key,
+                partition=split,
+                headers=headers,
+                timestamp=record.timestamp_ms or 0,
+            )
