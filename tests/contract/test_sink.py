@@ -182,10 +182,10 @@ class TestEveryFormat:
         plain = options.model_copy(update={"partition_by": {"id": "id"}, "parquet": ParquetOptions()})
         objects = sink_of(lake, plain, max_waiting_bytes=1 << 20).open()
         rows = pa.concat_batches([some_rows(400)] * 50)
-        for _ in range(10):
+        for _ in range(24):
             objects.write(rows)
         assert 0 < sum(each.waiting_bytes for each in objects._objects) <= 1 << 20
-        assert objects.rows == sum(item.rows for item in objects.close(SEGMENT)) == 200_000
+        assert objects.rows == sum(item.rows for item in objects.close(SEGMENT)) == 480_000
 
     def test_nothing_written_is_no_object(self, options: Options, lake: ObjectStore) -> None:
         objects = sink_of(lake, options).open()
