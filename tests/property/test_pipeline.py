@@ -225,3 +225,27 @@ async def test_stop_lands_what_was_taken_in() -> None:
     committed = sum((await world.landed()).values())
     standings = await worker.log.standings(SPLITS)
     assert committed == sum(int(standing.cursor.position) for standing in standings.values())
+
+
+async def test_a_running_worker_that_loses_a_claim_asks_the_log_and_goes_on() -> None:
+    world = World(8)
+    world.produce(600)
+    worker = world.worker()
+    task = asyncio.create_task(worker.run())
+    rival = world.worker()
+    async with asyncio.timeout(20):
+        while worker.observer.summary.records < 600:
+            await asyncio.sleep(0.005)
+        before = (await rival.log.standings(SPLITS))["a"].cursor
+        await rival.log.seek({"a": rival.source.first_position}, "once more from the start")
+        world.produce(300)
+        while worker.observer.summary.records < 900 + int(before.position):
+            await asyncio.sleep(0.005)
+        worker.pipeline.stop()
+        await task
+    assert (await rival.log.standings(SPLITS))["a"].cursor.epoch == before.epoch + 1
+    landed = await world.landed()
+    twice = {value for value, count in landed.items() if count == 2}
+    assert set(landed) == set(world.produced)
+    assert len(twice) == int(before.position)
+    assert all(value.split(b"-")[1] == b"a" for value in twice)
