@@ -51,6 +51,7 @@ class KafkaSource:
     instance:          this worker's ``group.instance.id``; ``None`` makes it a dynamic member
     queue_bytes:       what may be read ahead; while ``read_range`` runs, half as much again
     logger:            gets what librdkafka logs, without secrets
+    joins:             ``False`` looks at the topics without becoming a member of the group: nothing is ever assigned
 
     While no broker answers, ``read`` waits: the client reconnects by itself, and ``problem`` says what is wrong.
     Requests for topics and offsets raise ``SourceUnavailable`` after ten seconds without an answer.
@@ -79,14 +80,17 @@ class KafkaSource:
     async def __aenter__(self) -> Self:
         self._topics = Topics(await asyncio.to_thread(self._clients.admin), self._options.topics)
         self._reader = self._make_reader(self._queue_bytes, self._on_reader)
+        self._joins = joins
         self._member = self._make_member()
         self._ownership = Ownership(self._topics, self._reader, self._member, self._health)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._reader)
-            await stack.enter_async_context(self._member)
+            if self._joins:
+                await stack.enter_async_context(self._member)
             stack.push_async_callback(self._end_tasks)
-            self._spawn(self._member.ended())
-            self._spawn(self._ownership.run())
+            if self._joins:
+                self._spawn(self._member.ended())
+                self._spawn(self._ownership.run())
             self._stack = stack.pop_all()
         return self
 
@@ -152,7 +156,11 @@ class KafkaSource:
         return await self._or_failure(self._topics.live())
 
     async def first_positions(self) -> Mapping[Split, Position]:
-        return await self._or_failure(self._first_positions())
+        return await self.positions_at(self._options.start)
+
+    async def positions_at(self, start: str) -> Mapping[Split, Position]:
+        """Of every live split: ``earliest``, ``latest``, ``committed``, or the first record at an ISO time."""
+        return await self._or_failure(self._positions_at(start))
 
     async def ends(self) -> Mapping[Split, Position]:
         return await self._or_failure(self._ends())
@@ -168,9 +176,9 @@ class KafkaSource:
 
     # Requests
 
-    async def _first_positions(self) -> Mapping[Split, Position]:
+    async def _positions_at(self, start: str) -> Mapping[Split, Position]:
         splits = await self._topics.live()
-        match self._options.start:
+        match start:
             case "earliest":
                 return await self._topics.earliest(splits)
             case "latest":
