@@ -270,7 +270,7 @@ async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspect
     source = await stack.enter_async_context(_kafka(service, name, None, service.memory // 8, joins=False))
     state = stores(state_url(service, name), "state")
     log = SegmentLog(state, instance_name(0), source.first_position, landing_s=LANDING_S)
-    rules = await _rules(service, name, state, source)
+    rules = await _rules(service, name, state)
     return Inspected(
         name=name,
         state=state_url(service, name),
@@ -308,7 +308,7 @@ async def _open_pipeline(
     state = stores(state_url(service, name), "state")
     await probe(state)
     log = SegmentLog(state, instance_name(spec.slot), source.first_position, landing_s=LANDING_S)
-    rules = await _rules(service, name, state, source)
+    rules = await _rules(service, name, state)
     recipe = build_recipe(rules, stores, max_partitions=options.sink.max_partitions)
     return RunningPipeline(
         Identity(name, await log.save_config(rules.document()), recipe.decoder.version, new_segment),
@@ -327,25 +327,27 @@ def is_inferred(decode: Decode) -> bool:
     return decode.json_ is not None and decode.json_.columns == "infer"
 
 
-async def fixed_schema(decode: Decode, state: ObjectStore, source: Source) -> Decode:
-    """The decoder under the columns that were inferred first, by whichever worker; waits for records."""
-    assert decode.json_ is not None
-    body = await state.get(INFERRED_KEY)
-    if body is None:
-        columns = column_types(infer_schema(await sample(source, SAMPLE_RECORDS)))
-        await state.create(INFERRED_KEY, orjson.dumps(columns))
-        return await fixed_schema(decode, state, source)
-    return Decode(json=JsonDecode(schema=orjson.loads(body), on_new_field=decode.json_.on_new_field))
-
-
-async def _rules(service: Service, name: str, state: ObjectStore, source: Source) -> Rules:
-    """The rules of a pipeline; with ``schema: infer``, under the schema that was inferred once and is kept."""
+async def _rules(service: Service, name: str, state: ObjectStore) -> Rules:
+    """The rules of a pipeline; with ``schema: infer``, under the columns that were inferred first, by whichever worker."""
     pipeline = service.pipelines[name]
     rules = Rules.of(pipeline, rejects_url(service, name, pipeline))
     if not is_inferred(pipeline.decode):
         return rules
-    decode = await fixed_schema(pipeline.decode, state, source)
+    decode = await _known_columns(pipeline.decode, state)
+    while decode is None:
+        async with _kafka(service, name, None, QUEUE_BYTES, joins=False) as source:
+            columns = column_types(infer_schema(await sample(source, SAMPLE_RECORDS)))
+        await state.create(INFERRED_KEY, orjson.dumps(columns))
+        decode = await _known_columns(pipeline.decode, state)
     return rules.model_copy(update={"decode": decode})
+
+
+async def _known_columns(decode: Decode, state: ObjectStore) -> Decode | None:
+    """The decoder under the columns that are kept; ``None``: the pipeline has never run."""
+    body = await state.get(INFERRED_KEY)
+    if body is None or decode.json_ is None:
+        return None
+    return Decode(json=JsonDecode(schema=orjson.loads(body), on_new_field=decode.json_.on_new_field))
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,12 +365,9 @@ def rejects_of(service: Service, name: str) -> RejectsOf:
 
 
 async def replay_of(service: Service, name: str) -> Replay:
-    """Today's configuration over the rejects of a pipeline. Needs no source; inferred columns must be known."""
+    """Today's configuration over the rejects of a pipeline. Needs no source, unless columns are still to be inferred."""
     stores = new_stores(service, name)
-    pipeline = service.pipelines[name]
-    rules = Rules.of(pipeline, rejects_url(service, name, pipeline))
-    if is_inferred(pipeline.decode):
-        rules = rules.model_copy(update={"decode": await known_schema(service, name)})
+    rules = await _rules(service, name, stores(state_url(service, name), "state"))
     found = rejects_of(service, name)
 
     def build(document: dict[str, Any]) -> Recipe:
@@ -378,12 +377,3 @@ async def replay_of(service: Service, name: str) -> Replay:
     digest = await found.log.save_config(rules.document())
     identity = Identity(name, digest, recipe.decoder.version, new_segment)
     return Replay(identity, found.log, recipe, build, found.store, found.read)
-
-
-async def known_schema(service: Service, name: str) -> Decode:
-    """The columns that were inferred when the pipeline first ran. Raises ``ConfigError`` if it never did."""
-    body = await new_stores(service, name)(state_url(service, name), "state").get(INFERRED_KEY)
-    json = service.pipelines[name].decode.json_
-    if body is None or json is None:
-        raise ConfigError([f"pipelines.{name}: its columns are not inferred yet; run it once"])
-    return Decode(json=JsonDecode(schema=orjson.loads(body), on_new_field=json.on_new_field))

@@ -67,7 +67,9 @@ class KafkaSource:
         queue_bytes: int,
         aws: Aws | None = None,
         logger: Logger = _LOGGER,
+        joins: bool = True,
     ) -> None:
+        self._joins = joins
         self._options = options
         self._queue_bytes = max(queue_bytes, MIN_QUEUE_BYTES)
         group = options.group or f"{service}.{pipeline}"
@@ -80,7 +82,6 @@ class KafkaSource:
     async def __aenter__(self) -> Self:
         self._topics = Topics(await asyncio.to_thread(self._clients.admin), self._options.topics)
         self._reader = self._make_reader(self._queue_bytes, self._on_reader)
-        self._joins = joins
         self._member = self._make_member()
         self._ownership = Ownership(self._topics, self._reader, self._member, self._health)
         async with AsyncExitStack() as stack:
