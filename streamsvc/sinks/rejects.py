@@ -41,6 +41,7 @@ REJECTS_READ = pa.schema([*_COORDINATES, ("key", pa.binary()), ("headers", _HEAD
 MAX_LINE_BYTES = 256 * 1024 * 1024
 _GZIP_LEVEL = 6
 _ROWS_A_BATCH = 1000
+_BATCH_BYTES = 4 * 1024 * 1024
 
 
 class RejectObjects:
@@ -102,29 +103,32 @@ class Rejects:
 def read_rejects(body: bytes, *, key: str = "") -> Iterator[pa.RecordBatch]:
     """The rejects of an object, in the order of its lines, some at a time: schema ``REJECTS_READ``.
 
-    Whatever the object holds, no more than a line is unpacked beyond what is handed on. ``key``, where the body was
-    found, is for the error. Raises ``LogCorrupt``.
+    Whatever the object holds, it is unpacked only as far as it is read. ``key``, where the body was found, is for the
+    error. Raises ``LogCorrupt``.
     """
-    number = 0
-    rows: list[dict[str, Any]] = []
+    read = 0
     try:
         with gzip.open(BytesIO(body)) as lines:
-            while line := lines.readline(MAX_LINE_BYTES):
-                number += 1
-                rows.append(_row(orjson.loads(line)))
-                if len(rows) == _ROWS_A_BATCH:
-                    yield pa.RecordBatch.from_pylist(rows, schema=REJECTS_READ)
-                    rows = []
+            while rows := _some_rows(lines):
+                yield pa.RecordBatch.from_pylist(rows, schema=REJECTS_READ)
+                read += len(rows)
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LogCorrupt(
             "a reject object cannot be read",
             hint="Restore the object from a copy.",
             key=key,
-            lines_read=number,
+            rows_read=read,
             problem=type(error).__name__,
         ) from error
-    if rows:
-        yield pa.RecordBatch.from_pylist(rows, schema=REJECTS_READ)
+
+
+def _some_rows(lines: gzip.GzipFile) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    nbytes = 0
+    while len(rows) < _ROWS_A_BATCH and nbytes < _BATCH_BYTES and (line := lines.readline(MAX_LINE_BYTES)):
+        rows.append(_row(orjson.loads(line)))
+        nbytes += len(line)
+    return rows
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
