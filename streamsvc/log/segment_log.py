@@ -51,7 +51,7 @@ def new_segment_name() -> str:
 
 
 class Finish(Protocol):
-    async def __call__(self, plan: Plan) -> list[ObjectInfo]:
+    def __call__(self, plan: Plan, /) -> Awaitable[list[ObjectInfo]]:
         """Read all ranges of the plan again, under its stored configuration, and publish every object.
 
         It may be called again, and by several workers at once. It may raise ``PositionLost`` or ``ForeignVersion``.
