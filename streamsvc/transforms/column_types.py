@@ -82,6 +82,27 @@ def plain(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     return whole if whole.type == kind else whole.cast(kind)
 
 
+def sample(kind: pa.DataType) -> object:
+    """Any value of a type, from which Arrow can make it."""
+    if isinstance(kind, pa.DictionaryType):
+        return sample(kind.value_type)
+    if isinstance(kind, pa.StructType):
+        return {field.name: sample(field.type) for field in kind}
+    if isinstance(kind, pa.ListType | pa.LargeListType):
+        return [sample(kind.value_type)]
+    if isinstance(kind, pa.FixedSizeListType):
+        return [sample(kind.value_type)] * kind.list_size
+    if isinstance(kind, pa.MapType):
+        return [(sample(kind.key_type), sample(kind.item_type))]
+    if types.is_null(kind):
+        return None
+    if types.is_boolean(kind):
+        return False
+    if types.is_fixed_size_binary(kind):
+        return b"0" * kind.byte_width
+    return "0" if plain_type("", kind) in {pa.string(), pa.binary()} else 0
+
+
 def _is_plain(kind: pa.DataType) -> bool:
     return (
         types.is_boolean(kind)

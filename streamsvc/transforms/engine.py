@@ -20,6 +20,14 @@ MEMORY_LIMIT_MB = 256
 MAX_SQL_CHARACTERS = 100_000
 
 
+class SqlSyntaxError(ValueError):
+    """``what`` is wrong; ``place`` says where, or is empty."""
+
+    def __init__(self, what: str, place: str) -> None:
+        super().__init__(f"{what} ({place})" if place else what)
+        self.what = what
+
+
 def connect() -> duckdb.DuckDBPyConnection:
     """A database of its own, in memory. Used by one thread at a time."""
     connection = duckdb.connect(
@@ -43,7 +51,7 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 
 def parse(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Node]:
-    """The statements of a text, which must be queries. Raises ``ValueError`` with the place of a syntax error."""
+    """The statements of a text, which must be queries. Raises ``ValueError``."""
     if len(sql) > MAX_SQL_CHARACTERS:
         raise ValueError(f"the statement is longer than {MAX_SQL_CHARACTERS} characters")
     if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in sql):
@@ -58,7 +66,7 @@ def parse(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Node]:
         return statements
     if answer.get("error_type") == "not implemented":
         raise ValueError("a step is one SELECT ... FROM input, and nothing else")
-    raise ValueError(f"{answer['error_message']}{_place(sql, answer.get('position'))}")
+    raise SqlSyntaxError(answer["error_message"], _place(sql, answer.get("position")))
 
 
 def unparse(connection: duckdb.DuckDBPyConnection, query: Node) -> str:
@@ -74,4 +82,4 @@ def _place(sql: str, position: str | None) -> str:
         return ""
     before = sql.encode()[: int(position)].decode(errors="replace")
     line = before.count("\n") + 1
-    return f" (line {line}, column {len(before) - before.rfind(chr(10))} of the statement)"
+    return f"line {line}, column {len(before) - before.rfind(chr(10))} of the statement"

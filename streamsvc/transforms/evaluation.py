@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from streamsvc.errors import Fatal
 from streamsvc.records import NO_REJECTS, REJECTED, ROW, Sifted
-from streamsvc.transforms.column_types import check_sql_type, plain, plain_type
+from streamsvc.transforms.column_types import check_sql_type, plain, plain_type, sample
 from streamsvc.transforms.engine import MEMORY_LIMIT_MB, Node, parse, unparse
 from streamsvc.transforms.statement import INPUT, references
 
@@ -22,6 +22,9 @@ MAX_ERROR_CHARACTERS = 300
 
 _ONE_TO_ONE = {"PROJECTION", "FILTER", "PYTHON_ARROW_SCAN"}
 """The steps of a plan that make at most one row of a row, whatever its neighbours."""
+
+_NO_SUCH_CAST = "Unimplemented type for cast"
+"""A cast that DuckDB does not have, which it notices when it meets the first value."""
 
 _BROKEN = (duckdb.InternalError, duckdb.FatalException, duckdb.InterruptException, duckdb.ConnectionException)
 
@@ -61,25 +64,16 @@ class Evaluation:
     ) -> None:
         """``expressions`` by the names under which errors speak of them.
 
-        Raises ``ValueError`` when an expression does not fit the columns, is not row-wise after all, or has a type
-        that no column can have."""
+        Raises ``ValueError`` when one does not fit the columns, is not row-wise after all, would fail for every value,
+        or has a type that no column can have."""
         self._connection = connection
-        self._expressions = list(expressions.values())
-        self._condition = condition
-        read = references([*self._expressions, *([condition] if condition else [])])
+        read = references([*expressions.values(), *([condition] if condition else [])])
         self._columns = [name for name in input_schema.names if name in read]
         fields = [input_schema.field(name) for name in self._columns]
         self._feed = _Feed(pa.schema([*fields, pa.field(ROW, pa.int32())]))
-        self._relation = self._prepare(self._query())
-        self.types: list[pa.DataType] = []
-        try:
-            arrow = self._execute(self._relation, self._feed.nothing).schema.types
-        except RowFault as error:
-            raise ValueError(str(error)) from error
-        for name, kind, arrow_kind in zip(expressions, self._relation.types[1:], arrow[1:], strict=True):
-            check_sql_type(name, kind)
-            self.types.append(plain_type(name, arrow_kind))
-        self._probe = self._prepared_probe()
+        self.types = self._checked_types(expressions, condition)
+        self._relation = self._prepare(self._query(list(expressions.values()), condition))
+        self._probe = self._prepared_probe(list(expressions.values()), condition)
 
     def __call__(self, rows: pa.RecordBatch) -> Evaluated:
         """Raises ``RowFault``."""
@@ -119,8 +113,8 @@ class Evaluation:
     def _prepare(self, query: Node) -> duckdb.DuckDBPyRelation:
         """Raises ``ValueError``."""
         sql = unparse(self._connection, query)
-        self._connection.register(INPUT, self._feed)
         try:
+            self._connection.register(INPUT, self._feed)
             plan = self._connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()
             relation = self._connection.sql(sql)
         except duckdb.Error as error:
@@ -130,13 +124,34 @@ class Evaluation:
             raise ValueError(f"not row by row: it would need the step {', '.join(sorted(others)).lower()}")
         return relation
 
-    def _query(self) -> Node:
+    def _checked_types(self, expressions: Mapping[str, Node], condition: Node | None) -> list[pa.DataType]:
+        """Raises ``ValueError``."""
+        tested = [*expressions.values(), *([condition] if condition else [])]
+        relation = self._prepare(self._query(tested, None))
+        types = []
+        try:
+            arrow = self._execute(relation, self._feed.nothing).schema.types
+        except RowFault as error:
+            raise ValueError(str(error)) from error
+        for name, kind, arrow_kind in zip(expressions, relation.types[1:], arrow[1:], strict=False):
+            check_sql_type(name, kind)
+            types.append(plain_type(name, arrow_kind))
+        if condition and relation.types[-1].id != "boolean":
+            raise ValueError(f"WHERE is of type {relation.types[-1].id.upper()}: write a comparison")
+        try:
+            self._execute(relation, self._feed.sample)
+        except RowFault as error:
+            if _NO_SUCH_CAST in str(error):
+                raise ValueError(f"{error}; cast it by way of another type") from error
+        return types
+
+    def _query(self, expressions: Sequence[Node], condition: Node | None) -> Node:
         """SELECT _row, <expressions> FROM input WHERE <condition>"""
         query = self._template("SELECT _row FROM input")
-        named = [expression | {"alias": f"_{n}"} for n, expression in enumerate(self._expressions)]
-        return query | {"select_list": [*query["select_list"], *named], "where_clause": self._condition}
+        named = [expression | {"alias": f"_{n}"} for n, expression in enumerate(expressions)]
+        return query | {"select_list": [*query["select_list"], *named], "where_clause": condition}
 
-    def _prepared_probe(self) -> duckdb.DuckDBPyRelation | None:
+    def _prepared_probe(self, expressions: Sequence[Node], condition: Node | None) -> duckdb.DuckDBPyRelation | None:
         """The rows for which the condition fails, or an expression where the condition holds.
 
         Without a probe, ``sift`` looks for them by halves. There is none for what TRY refuses: ``error(...)``.
@@ -144,12 +159,11 @@ class Evaluation:
         query = self._template(
             "SELECT _row FROM input WHERE TRY(CASE WHEN _condition THEN row(_expression) IS NULL ELSE TRUE END) IS NULL"
         )
-        condition = self._condition or self._template("SELECT TRUE")["select_list"][0]
-        if not self._expressions:
+        if not expressions:
             query = self._template("SELECT _row FROM input WHERE TRY(_condition IS NULL) IS NULL")
-        query = _replaced(query, "_condition", [condition])
+        query = _replaced(query, "_condition", [condition or self._template("SELECT TRUE")["select_list"][0]])
         try:
-            return self._prepare(_replaced(query, "_expression", self._expressions))
+            return self._prepare(_replaced(query, "_expression", expressions))
         except ValueError:
             return None
 
@@ -172,7 +186,7 @@ def sift(
     try:
         return Sifted(evaluate(rows), NO_REJECTS)
     except RowFault as fault:
-        if rows.num_rows == 1:
+        if rows.num_rows <= 1:
             return Sifted(evaluate(rows.slice(0, 0)), _rejected(rows, {0: str(fault)}, reason))
         found = [] if isinstance(fault, MemoryFault) else [e.suspects(rows) for e in evaluations]
     suspects = sorted(set(chain.from_iterable(found)))
@@ -209,6 +223,9 @@ class _Feed:
 
     def __init__(self, schema: pa.Schema) -> None:
         self.nothing = pa.RecordBatch.from_pylist([], schema=schema)
+        self.sample = pa.RecordBatch.from_arrays(
+            [pa.array([sample(kind)], kind) for kind in schema.types], schema=schema
+        )
         self.rows = self.nothing
 
     def __arrow_c_schema__(self) -> object:

@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from streamsvc.records import ROW
-from streamsvc.transforms.engine import Node, parse
+from streamsvc.transforms.engine import Node, SqlSyntaxError, parse
 from streamsvc.transforms.functions import NOT_OF_THE_RECORD, Functions
 
 INPUT = "input"
@@ -87,7 +87,10 @@ def read_select(connection: duckdb.DuckDBPyConnection, sql: str, columns: Sequen
 
 def read_expression(connection: duckdb.DuckDBPyConnection, sql: str, columns: Sequence[str]) -> Node:
     """One expression, as it stands between SELECT and FROM. Raises ``ValueError``."""
-    query = _query(parse(connection, f"SELECT {sql}\nFROM {INPUT}"))
+    try:
+        query = _query(parse(connection, f"SELECT {sql}\nFROM {INPUT}"))
+    except SqlSyntaxError as error:
+        raise ValueError(f"not an expression: {error.what}") from error
     items = query["select_list"]
     if len(items) != 1 or items[0]["alias"] or query["where_clause"] or query["from_table"]["alias"]:
         raise ValueError("write one expression, without a name, FROM or WHERE")

@@ -17,6 +17,9 @@ _FORMAT = re.compile(r"(?:[^%]|%[YmdHM])+")
 
 _SECONDS = (("%M", 60), ("%H", 3_600), ("", 86_400))
 _TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+_KINDS = {("us", None), ("us", "UTC"), ("ms", "UTC"), ("s", "UTC")}
+"""What is in microseconds for the SQL engine. (It takes other columns without a zone to be in nanoseconds here.)"""
+
 _FIRST_S, _END_S = -62_135_596_800, 253_402_300_800
 """Years 1 to 9999: beyond them are infinities, and times that other engines cannot read."""
 
@@ -42,7 +45,7 @@ def time_format(expression: Node, schema: pa.Schema) -> TimeFormat | None:
     if len(columns) != 1 or len(formats) != 1 or not _FORMAT.fullmatch(formats[0]):
         return None
     kind = schema.field(columns[0]).type
-    if not isinstance(kind, pa.TimestampType) or kind.unit not in _TICKS or kind.tz not in {None, "UTC"}:
+    if not isinstance(kind, pa.TimestampType) or (kind.unit, kind.tz) not in _KINDS:
         return None
     return TimeFormat(columns[0], kind, next(seconds for code, seconds in _SECONDS if code in formats[0]))
 
