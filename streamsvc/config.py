@@ -131,7 +131,7 @@ class SqlStep(Model):
 
 
 class Buffer(Model):
-    size: ByteSize = 128 * 1024 * 1024
+    size: ByteSize = Field(default=128 * 1024 * 1024, ge=1, le=4 * 1024**3)  # one PUT takes 5 GiB
     interval: Seconds = 300.0
 
 
