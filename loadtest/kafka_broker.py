@@ -37,7 +37,7 @@ _SETTINGS: dict[str, Setting] = {
     "process.roles": "broker,controller",
     "node.id": 1,
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
     "inter.broker.listener.name": "PLAINTEXT",
     "auto.create.topics.enable": False,
     "offsets.topic.num.partitions": 1,
@@ -59,6 +59,9 @@ _SETTINGS: dict[str, Setting] = {
 }
 
 
+_CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAQ"
+
+
 class BrokerMissing(Exception):
     """Java or Maven is not installed, so there can be no broker. The message says which."""
 
@@ -70,18 +73,36 @@ class BrokerFailed(Exception):
 class KafkaBroker:
     """A broker with its data in a temporary directory, gone with the ``with`` block.
 
-    ``settings`` are broker properties laid over the defaults. Address and data outlast ``stop`` and ``kill``.
+    ``settings`` are broker properties laid over the defaults. Address and data outlast ``stop`` and ``kill``. With
+    ``users``, name to password, there is a second listener: TLS, and SASL with SCRAM-SHA-512 or PLAIN.
     """
 
-    def __init__(self, settings: Mapping[str, Setting] | None = None, *, heap_mb: int = 512) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Setting] | None = None,
+        *,
+        users: Mapping[str, str] | None = None,
+        heap_mb: int = 512,
+    ) -> None:
         self._settings = dict(settings or {})
+        self._users = dict(users or {})
         self._heap_mb = heap_mb
-        self._port, self._controller_port = _free_ports(2)
+        self._port, self._controller_port, self._secure_port = _free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def bootstrap(self) -> str:
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def secure_bootstrap(self) -> str:
+        """The listener for ``users``."""
+        return f"127.0.0.1:{self._secure_port}"
+
+    @property
+    def certificate(self) -> Path:
+        """PEM file of the certificate that the secure listener shows; it is its own CA."""
+        return self._directory / "certificate.pem"
 
     @property
     def pid(self) -> int:
@@ -165,19 +186,34 @@ class KafkaBroker:
 
     def _format(self) -> None:
         controller = f"127.0.0.1:{self._controller_port}"
-        settings = {
-            **_SETTINGS,
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
-            "controller.quorum.voters": f"1@{controller}",
-            "log.dirs": str(self._directory / "data"),
-            **self._settings,
-        }
+        listeners = [f"PLAINTEXT://{self.bootstrap}", f"CONTROLLER://{controller}"]
+        settings = {**_SETTINGS, "controller.quorum.voters": f"1@{controller}", "log.dirs": f"{self._directory}/data"}
+        if self._users:
+            listeners.append(f"SECURE://{self.secure_bootstrap}")
+            settings |= self._security()
+        settings |= {"listeners": ",".join(listeners), **self._settings}
         lines = [f"{key}={_property(value)}\n" for key, value in settings.items()]
         self._properties.write_text("".join(lines), encoding="utf-8")
-        command = self._java(
-            "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(self._properties)
-        )
+        command = self._java("kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(self._properties))
+        for name, password in self._users.items():
+            command += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
         _run(command)
+
+    def _security(self) -> dict[str, Setting]:
+        store = self._directory / "key.p12"
+        access = ["-keystore", str(store), "-storepass", "changeit"]
+        about = ["-alias", "broker", "-dname", "CN=broker", "-keyalg", "EC", "-ext", "san=ip:127.0.0.1"]
+        _run(["keytool", "-genkeypair", *about, *access])
+        _run(["keytool", "-exportcert", "-rfc", "-alias", "broker", "-file", str(self.certificate), *access])
+        users = " ".join(f'user_{name}="{password}"' for name, password in self._users.items())
+        modules = "org.apache.kafka.common.security"
+        return {
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+            "listener.name.secure.ssl.keystore.location": str(store),
+            "listener.name.secure.ssl.keystore.password": "changeit",
+            "listener.name.secure.plain.sasl.jaas.config": f"{modules}.plain.PlainLoginModule required {users};",
+            "listener.name.secure.scram-sha-512.sasl.jaas.config": f"{modules}.scram.ScramLoginModule required;",
+        }
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None

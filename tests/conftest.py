@@ -13,7 +13,7 @@ from loadtest.kafka_broker import BrokerMissing, KafkaBroker, Setting
 @pytest.fixture(scope="session")
 def broker() -> Iterator[KafkaBroker]:
     """A real Apache Kafka broker, one for the whole session; tests use topics and groups of their own."""
-    started = KafkaBroker({"group.consumer.session.timeout.ms": 6000})
+    started = KafkaBroker({"group.consumer.session.timeout.ms": 6000}, users={"reader": "not-a-secret"})
     try:
         started.__enter__()
     except BrokerMissing as missing:
