@@ -328,7 +328,7 @@ def is_inferred(decode: Decode) -> bool:
 
 
 async def _rules(service: Service, name: str, state: ObjectStore) -> Rules:
-    """The rules of a pipeline; with ``schema: infer``, under the columns that were inferred first, by whichever worker."""
+    """The rules of a pipeline; with ``schema: infer``, under the columns that the first worker inferred."""
     pipeline = service.pipelines[name]
     rules = Rules.of(pipeline, rejects_url(service, name, pipeline))
     if not is_inferred(pipeline.decode):
@@ -365,7 +365,7 @@ def rejects_of(service: Service, name: str) -> RejectsOf:
 
 
 async def replay_of(service: Service, name: str) -> Replay:
-    """Today's configuration over the rejects of a pipeline. Needs no source, unless columns are still to be inferred."""
+    """Today's configuration over the rejects of a pipeline. Asks the source only if columns are still to be inferred."""
     stores = new_stores(service, name)
     rules = await _rules(service, name, stores(state_url(service, name), "state"))
     found = rejects_of(service, name)

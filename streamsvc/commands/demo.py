@@ -80,9 +80,10 @@ def demo(*, seconds: int, lake: Path, rate: int) -> int:
     logs.configure("warning")
     console = Console()
     with MockBroker() as broker:
+        broker.make_topic(TOPIC)
         file = folder / "pipeline.yaml"
         file.write_text(CONFIGURATION.format(folder=folder, broker=broker.address, topic=TOPIC))
-        console.print(f"A Kafka broker in this process, lifelike access logs for {seconds} s, and {_short(file)}:\n")
+        console.print(f"A Kafka broker in this process, lifelike access logs for {seconds} s, two pipelines:\n")
         landed = asyncio.run(_run(console, broker, file, seconds, rate))
     _show_results(console, folder, broker.delivered)
     if landed:

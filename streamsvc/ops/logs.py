@@ -93,6 +93,8 @@ def configure(
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+    # What is tried again is told by whoever tries it, with the name of what failed.
+    logging.getLogger("stamina").setLevel(logging.ERROR)
     logging.captureWarnings(True)
 
 

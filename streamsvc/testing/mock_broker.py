@@ -34,6 +34,10 @@ class MockBroker:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def make_topic(self, topic: str) -> None:
+        """To ask for a topic is to make it. A consumer that comes before it would wait for its next look."""
+        self._producer.list_topics(topic, timeout=10)
+
     def produce(self, topic: str, make: Callable[[int], list[bytes]], per_second: int) -> None:
         """Write ``make(n)`` values to the topic, about so many a second, until ``stop_producing``."""
         self._thread = threading.Thread(target=self._keep_producing, args=(topic, make, per_second), daemon=True)
