@@ -22,7 +22,7 @@ from streamsvc.stores.arguments import body_parts, check_key
 from streamsvc.stores.aws_credentials import Boto3Chain, credentials_for
 
 _ANSWER_S = 30.0
-_SLOWEST_BYTES_PER_S = 1024 * 1024
+_SLOWEST_BYTES_PER_S = 128 * 1024
 _DELETES_A_CALL = 1000
 
 _REFUSED_STATUS = {301, 401, 403, 404, 405, 501}
