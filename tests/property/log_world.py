@@ -19,6 +19,7 @@ from streamsvc.testing.scripted_store import ScriptedStore
 from tests.property.schedule import Actor, Remembering, Scheduler
 
 FIRST = "00"
+REJECTED = "reject@2026-11-24/00/part.json"
 
 Row: TypeAlias = tuple[Split, int, int]
 """A row is its split, epoch and number: what a seek has read again is another row."""
@@ -77,12 +78,12 @@ class World:
         return {split: at(end) for split, end in self.ends.items()}
 
     def writer(self, actor: Actor, plan: Plan) -> Callable[[], Awaitable[list[ObjectInfo]]]:
-        """Writes the plan's rows as two data objects, the even and the odd ones."""
+        """Writes the plan's rows, or the records that it replays, as two data objects: the even and the odd ones."""
         store = ScriptedStore(actor.script, self.objects)
         rows = [
             (split, wanted.cursor.epoch, row)
             for split, wanted in sorted(plan.ranges.items())
-            for row in range(int(wanted.cursor.position), int(wanted.to))
+            for row in sorted({*range(int(wanted.cursor.position), int(wanted.to)), *plan.landed.get(split, ())})
         ]
 
         async def write() -> list[ObjectInfo]:
@@ -184,6 +185,23 @@ class World:
 
         return self.scheduler.start(f"quitter {self.name()}", run)
 
+    def replayer(self, passing: set[int]) -> Actor:
+        """Replays a reject object, some of whose records pass now, and lands those that were not landed before."""
+
+        async def run(actor: Actor) -> None:
+            log = self.log(actor)
+            await log.begin(self.first_positions)
+            while True:
+                await log.recover(REJECTED, self.finisher(actor))
+                standing = await log.replayed(REJECTED)
+                ranges = {REJECTED: Range(standing.cursor, standing.cursor.position)}
+                landed = {REJECTED: passing - standing.landed}
+                plan = await log.plan(self.name(), ranges, config="", decode_version=1, landed=landed)
+                if (await log.land(plan, self.writer(actor, plan))).committed:
+                    return
+
+        return self.scheduler.start(f"replayer {self.name()}", run)
+
     def _undecided(self, dice: Random) -> Plan | None:
         planned = [key for key in self.objects if key.startswith("plans/")]
         undecided = [key for key in planned if key.replace("plans/", "outcomes/") not in self.objects]
@@ -207,12 +225,17 @@ class World:
             self.scheduler.step(folder)
         raise Violation("no progress of a folder")
 
-    def check(self) -> None:
-        """Every row is in one data object, or is one that an outcome has named as lost."""
+    def visible(self) -> Counter[Row]:
+        """What a reader finds who only lists the data objects."""
         seen: Counter[Row] = Counter()
         for key, body in self.objects.items():
             if key.startswith("data/"):
                 seen.update((split, epoch, row) for split, epoch, row in orjson.loads(body))
+        return seen
+
+    def check(self) -> None:
+        """Every row is in one data object, or is one that an outcome has named as lost."""
+        seen = self.visible()
         expected, lost = self._expected()
         doubled = {row for row, times in seen.items() if times > 1}
         wrong = {"doubled": doubled, "missing": expected - seen.keys() - lost, "surplus": seen.keys() - expected}

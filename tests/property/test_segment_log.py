@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import count, product
 from random import Random
 from typing import TypeAlias
@@ -35,7 +37,7 @@ from streamsvc.errors import LogCorrupt
 from streamsvc.log.folder import GcReport
 from streamsvc.log.segment_log import Finish, SegmentLog
 from streamsvc.records import ObjectInfo, Position, Split
-from tests.property.log_world import Violation, World, run_schedule
+from tests.property.log_world import REJECTED, Violation, World, run_schedule
 from tests.property.schedule import Actor, Scheduler
 
 Write = Callable[[], Awaitable[list[ObjectInfo]]]
@@ -251,6 +253,54 @@ def test_schedules_hold_what_they_should() -> None:
         assert happened[what] > 20, what
     for what in ("overtaken", "finished by another, committed", "finished by another, aborted"):
         assert happened[what] > 20, what
+
+
+# Replays of a reject object
+
+
+class ForgetLanded(SegmentLog):
+    """A checkpoint keeps where a reject object stands, not which of its records were landed."""
+
+    async def newest(self) -> Checkpoint:
+        return replace(await super().newest(), landed={})
+
+
+def _run_replays(seed: int, make_log: type[SegmentLog] = SegmentLog) -> None:
+    """Replays at once, under two configurations of which the later one mends more, while the log is folded."""
+    early, late = {0, 1}, {0, 1, 2, 3}
+    with Scheduler(seed, faults=0.08, late=0.1) as scheduler:
+        world = World(scheduler, make_log, [], 0)
+        dice = scheduler.random
+
+        def fresh(slot: int) -> Actor:
+            return world.folder() if slot == 3 else world.replayer(dice.choice([early, late]))
+
+        actors = [fresh(slot) for slot in range(4)]
+        for _ in range(dice.randint(20, 400)):
+            slot = dice.randrange(4)
+            if actors[slot].done:
+                actors[slot] = fresh(slot)
+            elif dice.random() < 0.02:
+                scheduler.crash(actors[slot])
+                actors[slot] = fresh(slot)
+            else:
+                scheduler.step(actors[slot])
+        scheduler.faults = scheduler.late = 0.0
+        for actor in [*actors[:3], world.replayer(late)]:
+            assert scheduler.run_alone(actor, 3_000)
+        if world.visible() != {(REJECTED, 0, record): 1 for record in late}:
+            raise Violation(f"replayed {world.visible()}")
+
+
+def test_every_record_is_replayed_once() -> None:
+    for seed in range(300):
+        with _named(seed):
+            _run_replays(seed)
+
+
+def test_forgotten_replays_are_noticed() -> None:
+    with pytest.raises(Violation, match="replayed"):
+        list(map(partial(_run_replays, make_log=ForgetLanded), range(300)))
 
 
 # One landing, exhaustively
