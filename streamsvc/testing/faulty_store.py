@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TypeVar
 
 import pyarrow as pa
+
 from streamsvc.contracts import Entry, ObjectStore
 from streamsvc.errors import StoreUnavailable
 
