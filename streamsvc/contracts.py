@@ -275,7 +275,9 @@ class ObjectStore(Protocol):
     async def size(self, key: str) -> int | None: ...
 
     def list(self, prefix: str, *, after: str = "") -> AsyncIterator[Entry]:
-        """Keys that start with ``prefix`` (a folder, ending in ``/``, or empty), in text order, after ``after``."""
+        """Keys that start with ``prefix`` (a folder, ending in ``/``, or empty), in text order, after ``after``.
+
+        What is there from the call to the last entry is answered; what comes or goes meanwhile may be or not."""
         ...
 
     async def delete(self, keys: Sequence[str]) -> None:
