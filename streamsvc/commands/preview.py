@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from streamsvc.app import Inspected, inspect, load, selected
+from streamsvc.app import Inspected, inspect, load, new_segment, selected
 from streamsvc.core.offsets import offset_of, position_of
 from streamsvc.ops import logs
 from streamsvc.records import ROW, Batch
@@ -51,7 +51,7 @@ async def _preview(console: Console, inspected: Inspected, records: int, show: i
             _show_rows(console, inspected.recipe.sift(batch)[0], show)
             shown = 1
         segment.add(batch)
-    encoded = segment.close("preview")
+    encoded = segment.close(new_segment())
     tally = segment.tally
     console.print(
         f"{tally.records:,} records: {sum(item.rows for item in encoded.objects):,} rows; rejected: "
