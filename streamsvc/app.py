@@ -117,7 +117,7 @@ def rejects_url(service: Service, name: str, pipeline: Pipeline) -> str:
     return pipeline.rejects.path if pipeline.rejects else f"{service.state.rstrip('/')}/rejects/{name}"
 
 
-def build_recipe(rules: Rules, stores: OpenStore, *, max_partitions: int) -> Recipe:
+def build_recipe(rules: Rules, stores: OpenStore, memory_bytes: int, *, max_partitions: int = UNLIMITED) -> Recipe:
     """What one configuration, today's or a stored one, makes of records.
 
     Raises ``ConfigError``; its problems begin with a path into the pipeline: ``transform.0.sql: ...``."""
@@ -134,7 +134,7 @@ def build_recipe(rules: Rules, stores: OpenStore, *, max_partitions: int) -> Rec
     with _problems_at("sink.partition_by."):
         place = Placement(rules.sink.partition_by, schema) if rules.sink.partition_by else None
     options = rules.sink.model_copy(update={"max_partitions": max_partitions})
-    sink = ObjectSink(stores(rules.sink.path, "sink"), options, schema, place)
+    sink = ObjectSink(stores(rules.sink.path, "sink"), options, schema, place, max_waiting_bytes=memory_bytes // 8)
     return Recipe(
         decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects"))
     )
@@ -167,7 +167,7 @@ def _problems_of(service: Service, name: str, pipeline: Pipeline) -> list[str]:
         build_recipe(
             Rules.of(pipeline, rejects_url(service, name, pipeline)),
             lambda url, _: open_store(url, service.aws),
-            max_partitions=UNLIMITED,
+            service.memory,
         )
     except ConfigError as error:
         return error.problems
@@ -245,9 +245,9 @@ def _kafka(service: Service, name: str, instance: str | None, queue_bytes: int, 
     )
 
 
-def _finisher(source: Source, log: SegmentLog, stores: OpenStore, observer: Observer) -> Finisher:
+def _finisher(service: Service, source: Source, log: SegmentLog, stores: OpenStore, observer: Observer) -> Finisher:
     def build(document: dict[str, Any]) -> Recipe:
-        return build_recipe(Rules.model_validate(document), stores, max_partitions=UNLIMITED)
+        return build_recipe(Rules.model_validate(document), stores, service.memory)
 
     return Finisher(source, log, build, observer)
 
@@ -277,9 +277,9 @@ async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspect
         options=service.pipelines[name],
         source=source,
         log=log,
-        recipe=build_recipe(rules, stores, max_partitions=UNLIMITED),
+        recipe=build_recipe(rules, stores, service.memory),
         rejects=stores(rules.rejects, "rejects"),
-        finisher=_finisher(source, log, stores, observer),
+        finisher=_finisher(service, source, log, stores, observer),
         config=await log.save_config(rules.document()),
     )
 
@@ -309,13 +309,13 @@ async def _open_pipeline(
     await probe(state)
     log = SegmentLog(state, instance_name(spec.slot), source.first_position, landing_s=LANDING_S)
     rules = await _rules(service, name, state)
-    recipe = build_recipe(rules, stores, max_partitions=options.sink.max_partitions)
+    recipe = build_recipe(rules, stores, service.memory // spec.slots, max_partitions=options.sink.max_partitions)
     return RunningPipeline(
         Identity(name, await log.save_config(rules.document()), recipe.decoder.version, new_segment),
         source,
         log,
         recipe,
-        _finisher(source, log, stores, observer),
+        _finisher(service, source, log, stores, observer),
         Policy(options.sink.buffer.size, options.sink.buffer.interval, until_end=spec.until_end),
         budget,
         observer,
@@ -371,9 +371,9 @@ async def replay_of(service: Service, name: str) -> Replay:
     found = rejects_of(service, name)
 
     def build(document: dict[str, Any]) -> Recipe:
-        return build_recipe(Rules.model_validate(document), stores, max_partitions=UNLIMITED)
+        return build_recipe(Rules.model_validate(document), stores, service.memory)
 
-    recipe = build_recipe(rules, stores, max_partitions=UNLIMITED)
+    recipe = build_recipe(rules, stores, service.memory)
     digest = await found.log.save_config(rules.document())
     identity = Identity(name, digest, recipe.decoder.version, new_segment)
     return Replay(identity, found.log, recipe, build, found.store, found.read)

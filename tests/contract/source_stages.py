@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal
 
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import IsolationLevel, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.cimpl import OFFSET_SPEC_LATEST
 
 from loadtest.kafka_broker import KafkaBroker
 from streamsvc.config import KafkaSource as KafkaOptions
@@ -77,13 +79,20 @@ class KafkaStage(Stage):
         self._group = f"group-{uuid.uuid4().hex[:12]}"
         self._producer = Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 0, "log_level": 0})
 
+        self._admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 0})
+
     def member(self, start: Start = "earliest") -> AbstractAsyncContextManager[Source]:
         options = KafkaOptions(
             brokers=self._broker.bootstrap,
             topics=[self._topic],
             group=self._group,
             start=start,
-            client={"session.timeout.ms": 1200, "heartbeat.interval.ms": 200, "max.poll.interval.ms": 1500},
+            client={
+                "session.timeout.ms": 1200,
+                "heartbeat.interval.ms": 200,
+                "max.poll.interval.ms": 1500,
+                "fetch.wait.max.ms": 50,
+            },
         )
         return KafkaSource(options, service="test", pipeline="test", instance=None, queue_bytes=16 * 1024 * 1024)
 
@@ -99,11 +108,18 @@ class KafkaStage(Stage):
         self._produce(producer, split, [Record(b"aborted")] * records)
         producer.flush()
         producer.abort_transaction()
+        # The broker writes the control record after it has answered.
+        while self._end(split, IsolationLevel.READ_COMMITTED) < self._end(split, IsolationLevel.READ_UNCOMMITTED):
+            pass
 
     def expire(self, split: int, before: int) -> None:
-        admin = AdminClient({"bootstrap.servers": self._broker.bootstrap, "log_level": 0})
-        for deleted in admin.delete_records([TopicPartition(self._topic, split, before)]).values():
+        for deleted in self._admin.delete_records([TopicPartition(self._topic, split, before)]).values():
             deleted.result(20)
+
+    def _end(self, split: int, isolation: IsolationLevel) -> int:
+        where = {TopicPartition(self._topic, split): OffsetSpec.for_timestamp(OFFSET_SPEC_LATEST)}
+        (answer,) = self._admin.list_offsets(where, isolation_level=isolation).values()
+        return int(answer.result(20).offset)
 
     def number(self, split: Split) -> int:
         return int(split.rpartition("@")[2].partition(".")[0])

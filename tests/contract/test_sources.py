@@ -25,7 +25,7 @@ def stage(request: pytest.FixtureRequest) -> Stage:
         return MemoryStage()
     broker: KafkaBroker = request.getfixturevalue("broker")
     new_topic: Callable[..., str] = request.getfixturevalue("new_topic")
-    return KafkaStage(broker, new_topic(partitions=3))
+    return KafkaStage(broker, new_topic(partitions=3, retention_ms=-1))
 
 
 class Reading:
@@ -173,23 +173,23 @@ async def test_the_position_moves_over_what_holds_no_record(stage: Stage) -> Non
         assert {stage.number(split): offset_of(end) for split, end in reading.at.items()} == {0: 16, 1: 3, 2: 0}
 
 
-@pytest.mark.parametrize(("first", "to"), [(0, 16), (2, 12), (3, 9), (4, 8), (9, 11), (10, 16), (11, 16), (7, 7)])
-async def test_a_range_is_read_exactly(stage: Stage, first: int, to: int) -> None:
+async def test_a_range_is_read_exactly(stage: Stage) -> None:
     stage.append(0, *numbered(3))
     stage.abort(0, 5)
     stage.append(0, *numbered(2, start=9))
     stage.abort(0, 4)
     async with stage.member() as source:
         split = next(split for split in await source.splits() if stage.number(split) == 0)
-        values: list[object] = []
-        at = position_of(first)
-        async for batch in source.read_range({split: (at, position_of(to))}):
-            for span in batch.spans:
-                assert (span.split, span.first) == (split, at)
-                at = span.to
-            values += batch.values.to_pylist()
-        assert at == position_of(to)
-        assert values == values_of(offset for offset in (0, 1, 2, 9, 10) if first <= offset < to)
+        for first, to in [(0, 16), (2, 12), (3, 9), (4, 8), (9, 11), (10, 16), (11, 16), (7, 7)]:
+            values: list[object] = []
+            at = position_of(first)
+            async for batch in source.read_range({split: (at, position_of(to))}):
+                for span in batch.spans:
+                    assert (span.split, span.first) == (split, at)
+                    at = span.to
+                values += batch.values.to_pylist()
+            assert at == position_of(to)
+            assert values == values_of(offset for offset in (0, 1, 2, 9, 10) if first <= offset < to)
 
 
 async def test_ranges_of_several_splits_are_read_whoever_owns_them(stage: Stage) -> None:

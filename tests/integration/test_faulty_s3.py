@@ -10,7 +10,7 @@ import pytest
 
 from loadtest.audit import read_faults
 from loadtest.faulty_s3 import FAULTS
-from loadtest.lake import keys_under, objects_under
+from loadtest.lake import Folder
 from loadtest.processes import running
 from streamsvc.config import Aws
 from streamsvc.stores.objects import open_store
@@ -61,9 +61,8 @@ async def test_failed_calls_may_or_may_not_have_been_applied(
         store = RetryingStore(open_store(bucket, through(s3, child.first_line())), jitter=lambda: 0.0)
         for number in range(40):
             await store.create(f"{number:02}", b"%d" % number)
-    assert keys_under(bucket, s3.endpoint_url) == [f"{number:02}" for number in range(40)]
-    bodies = [stored.body for stored in objects_under(bucket, s3.endpoint_url)]
-    assert bodies == [b"%d" % number for number in range(40)]
+    found = [(stored.key, stored.body) for stored in Folder(bucket, s3.endpoint_url).objects()]
+    assert found == [(f"{number:02}", b"%d" % number) for number in range(40)]
     faults = read_faults(log)
     assert set(faults) == set(FAULTS)
     assert all(faults.values()), "every kind of fault has occurred"
