@@ -365,7 +365,7 @@ def rejects_of(service: Service, name: str) -> RejectsOf:
 
 
 async def replay_of(service: Service, name: str) -> Replay:
-    """Today's configuration over the rejects of a pipeline. Asks the source only if columns are still to be inferred."""
+    """Today's configuration over the rejects of a pipeline. Asks the source only to infer columns."""
     stores = new_stores(service, name)
     rules = await _rules(service, name, stores(state_url(service, name), "state"))
     found = rejects_of(service, name)

@@ -16,7 +16,8 @@ from pathlib import Path
 import orjson
 import structlog
 
-from streamsvc.app import Service, WorkerSpec, load, open_worker, worker_count
+from streamsvc.app import WorkerSpec, load, open_worker, worker_count
+from streamsvc.config import Service
 from streamsvc.errors import StreamsvcError
 from streamsvc.ops import logs
 from streamsvc.ops.http import serving

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 from streamsvc.core.partitioning import NULL, can_partition_by, escape, keyed, prefix_of
-from streamsvc.core.rolling import Pressure, Reason, Rolling, should_cut
 
 NOON = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 HALF_PAST = NOON.replace(minute=30, microsecond=250_000)
@@ -75,23 +74,3 @@ def test_too_long_for_a_path() -> None:
     assert prefix_of(["n"], ("/" * 85,), 500) is None, "escapes count"
     assert prefix_of(["a", "b"], ("x" * 10, "y" * 10), 25) == f"a={'x' * 10}/b={'y' * 10}"
     assert prefix_of(["a", "b"], ("x" * 10, "y" * 11), 25) is None
-
-
-@pytest.mark.parametrize(
-    ("largest_bytes", "age_s", "pressure", "reason"),
-    [
-        (0, 0.0, Pressure(), None),
-        (99, 9.9, Pressure(), None),
-        (100, 0.0, Pressure(), "size"),
-        (0, 10.0, Pressure(), "interval"),
-        (100, 10.0, Pressure(), "size"),
-        (100, 10.0, Pressure(memory=True), "memory"),
-        (0, 0.0, Pressure(partitions=True, memory=True), "partitions"),
-        (0, 0.0, Pressure(revoked=True, partitions=True), "revoked"),
-        (0, 0.0, Pressure(end=True, partitions=True), "end"),
-        (0, 0.0, Pressure(shutdown=True, revoked=True), "shutdown"),
-    ],
-)
-def test_cuts(largest_bytes: int, age_s: float, pressure: Pressure, reason: Reason | None) -> None:
-    rolling = Rolling(size_bytes=100, interval_s=10.0)
-    assert should_cut(rolling, largest_bytes=largest_bytes, age_s=age_s, pressure=pressure) == reason
