@@ -234,7 +234,7 @@ def test_a_seed_is_a_schedule() -> None:
 def test_schedules_hold_what_they_should() -> None:
     """Faults, finishing by others, overtaken segments, seeks and losses happen often enough to mean something."""
     happened: Counter[str] = Counter()
-    for seed in range(200):
+    for seed in range(100):
         world = run_schedule(seed)
         happened.update(fault or "none" for _, _, _, fault in world.scheduler.trace)
         plans = {}
@@ -250,9 +250,9 @@ def test_schedules_hold_what_they_should() -> None:
                 happened["loss"] += bool(outcome.lost)
                 happened["overtaken"] += outcome.reason.startswith("checkpoint")
     for what in ("before", "after", "conflict", "reply lost", "late", "committed", "aborted", "seek", "loss"):
-        assert happened[what] > 20, what
+        assert happened[what] > 10, what
     for what in ("overtaken", "finished by another, committed", "finished by another, aborted"):
-        assert happened[what] > 20, what
+        assert happened[what] > 10, what
 
 
 # Replays of a reject object
@@ -293,7 +293,7 @@ def _run_replays(seed: int, make_log: type[SegmentLog] = SegmentLog) -> None:
 
 
 def test_every_record_is_replayed_once() -> None:
-    for seed in range(300):
+    for seed in range(150):
         with _named(seed):
             _run_replays(seed)
 
@@ -353,7 +353,7 @@ def _duels(first: MakeActor, second: MakeActor, make_log: type[SegmentLog] = Seg
     Answers how often they both had a turn before either had ended.
     """
     duels = 0
-    for turns in product(range(40), range(1, 40), (2, 5)):
+    for turns in product(range(40), range(1, 40), [4]):
         with _two_splits(make_log) as world:
             actors = first(world), second(world)
             for turn, steps in enumerate(turns):
@@ -376,11 +376,11 @@ def _finisher_of_a_crashed_segment(world: World) -> Actor:
 
 
 def test_two_finish_one_segment() -> None:
-    assert _duels(_finisher_of_a_crashed_segment, _worker_of_b) > 1_000
+    assert _duels(_finisher_of_a_crashed_segment, _worker_of_b) > 500
 
 
 def test_a_segment_is_given_up_while_its_worker_lands_it() -> None:
-    assert _duels(_worker, _quitter) > 1_000
+    assert _duels(_worker, _quitter) > 500
 
 
 def test_giving_up_is_seen_by_a_worker_that_has_written() -> None:
