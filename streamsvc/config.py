@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from streamsvc.config_types import Address, ByteSize, Seconds, Secret, Whole
 from streamsvc.core.kafka_client import reason_to_refuse
-from streamsvc.core.units import parse_bytes, parse_seconds
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds)]
-"""A duration: ``300``, ``5m``, ``250ms``, ``1h30m``."""
+MIN_WORKER_MEMORY = 64 * 1024 * 1024
 
-ByteSize = Annotated[int, BeforeValidator(parse_bytes)]
-"""A size: ``1048576``, ``128MiB``, ``1GB``."""
-
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,100}$")]
+KafkaTopic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 Include = Literal["_key", "_headers", "_timestamp", "_split", "_position"]
 
 
@@ -26,12 +24,13 @@ class Model(BaseModel):
 
 
 class Sasl(Model):
-    """AWS_MSK_IAM takes its credentials from where AWS's tools do; the others need a name and a password."""
+    """Logging in to Kafka. AWS_MSK_IAM takes its credentials from where AWS's tools do; the others need a name and a
+    password."""
 
-    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "AWS_MSK_IAM"]
-    username: str | None = None
-    password: SecretStr | None = None
-    region: str | None = None
+    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "AWS_MSK_IAM"] = Field(description="How to log in.")
+    username: str | None = Field(default=None, description="For SCRAM and PLAIN.")
+    password: Secret | None = Field(default=None, description="For SCRAM and PLAIN.")
+    region: str | None = Field(default=None, description="For AWS_MSK_IAM; found from the brokers' names if left out.")
 
     @model_validator(mode="after")
     def _names_who_logs_in(self) -> Self:
@@ -41,37 +40,40 @@ class Sasl(Model):
 
 
 class Tls(Model):
-    """Each of the first three is a path, or the PEM text itself."""
+    """Encryption to Kafka. Each of the first three is a path, or the PEM text itself."""
 
-    ca: str | None = None
-    certificate: str | None = None
-    key: SecretStr | None = None
-    key_password: SecretStr | None = None
-
-
-KafkaTopic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
-
-
-def _start_text(value: object) -> object:
-    """YAML makes times of what looks like one."""
-    return value.isoformat() if isinstance(value, date) else value
+    ca: str | None = Field(
+        default=None, description="Who signs the brokers' certificates; the system's CAs if left out."
+    )
+    certificate: str | None = Field(default=None, description="Our certificate, where the brokers ask for one.")
+    key: Secret | None = Field(default=None, description="The private key of our certificate.")
+    key_password: Secret | None = Field(default=None, description="What the private key is encrypted with.")
 
 
 class KafkaSource(Model):
-    """``start`` is ``earliest``, ``latest``, ``committed`` (where the one whom we replace left ``group``) or a time.
+    """Records of Kafka topics, also of MSK and Redpanda."""
 
-    ``tls`` may be ``true`` (the system's CAs) or ``false``; left out, it is on where there is ``sasl``.
-    """
-
-    brokers: str = Field(min_length=1)
-    topics: list[KafkaTopic] = Field(min_length=1)
-    start: Annotated[str, BeforeValidator(_start_text)] = "earliest"
-    group: str | None = None
-    group_protocol: Literal["classic", "consumer"] = "classic"
-    instance_id: str | None = None
-    tls: Tls | bool | None = None
-    sasl: Sasl | None = None
-    client: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    brokers: str = Field(min_length=1, description="Where to begin: host:port, several with commas between them.")
+    topics: list[KafkaTopic] = Field(min_length=1, description="Read together, by their exact names.")
+    start: str = Field(
+        default="earliest",
+        description="Where the first run ever begins: earliest, latest, committed (where `group` was left by whom we"
+        " replace) or a time, 2026-01-31T06:00:00Z. Later runs go on from the segment log.",
+    )
+    group: str | None = Field(default=None, description="The consumer group; <service>.<pipeline> if left out.")
+    group_protocol: Literal["classic", "consumer"] = Field(
+        default="classic", description="consumer is KIP-848: the broker decides who reads what."
+    )
+    instance_id: str | None = Field(
+        default=None, description="Name of this one worker in the group; from host and slot if left out."
+    )
+    tls: Tls | bool | None = Field(
+        default=None, description="true takes the system's CAs; left out, it is on where there is `sasl`."
+    )
+    sasl: Sasl | None = Field(default=None, description="How to log in; not at all if left out.")
+    client: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="More settings of librdkafka, by its names; those that are ours are refused."
+    )
 
     @field_validator("start")
     @classmethod
@@ -95,29 +97,42 @@ class KafkaSource(Model):
 
 
 class Source(Model):
-    kafka: KafkaSource
+    """Where records come from."""
+
+    kafka: KafkaSource = Field(description="Kafka, MSK or Redpanda.")
 
 
 class JsonDecode(Model):
-    """``schema`` names columns and their types, or is ``infer``: taken once from a sample, then kept."""
+    """A JSON object a record."""
 
-    columns: Literal["infer"] | dict[str, str] = Field(default="infer", alias="schema")
-    on_new_field: Literal["ignore", "keep"] = "ignore"
+    columns: Literal["infer"] | dict[str, str] = Field(
+        default="infer",
+        alias="schema",
+        description="Columns and their types; infer takes them once from a sample, and keeps them in the state.",
+    )
+    on_new_field: Literal["ignore", "keep"] = Field(
+        default="ignore", description="keep puts fields that are no column into one JSON text column."
+    )
 
 
 class RawDecode(Model):
     """The value as it came, in one column."""
 
-    column: str = "value"
-    type: Literal["binary", "string"] = "binary"
+    column: str = Field(default="value", min_length=1, description="Its name.")
+    type: Literal["binary", "string"] = Field(
+        default="binary", description="With string, a value that is not UTF-8 is a reject."
+    )
 
 
 class Decode(Model):
     """One decoder: ``{apache: combined}``, ``{json: {schema: ...}}`` or ``{raw: {}}``."""
 
-    apache: str | None = None
-    json_: JsonDecode | None = Field(default=None, alias="json")
-    raw: RawDecode | None = None
+    apache: str | None = Field(
+        default=None,
+        description='Lines of an Apache log: common, combined, vhost_combined, error, or a "<LogFormat string>".',
+    )
+    json_: JsonDecode | None = Field(default=None, alias="json", description="JSON objects.")
+    raw: RawDecode | None = Field(default=None, description="Anything.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Decode:
@@ -127,31 +142,50 @@ class Decode(Model):
 
 
 class SqlStep(Model):
-    sql: str
+    """A step of a pipeline, row by row."""
+
+    sql: str = Field(
+        min_length=1,
+        description="SELECT ... FROM input [WHERE ...]. Aggregates, joins, DISTINCT, LIMIT and whatever else looks"
+        " beyond one record is refused. A record for which it fails is a reject.",
+    )
 
 
 class Buffer(Model):
-    size: ByteSize = Field(default=128 * 1024 * 1024, ge=1, le=4 * 1024**3)  # one PUT takes 5 GiB
-    interval: Seconds = 300.0
+    """When a segment is closed and landed: by size or by time, whichever comes first."""
+
+    size: ByteSize = Field(
+        default=128 * 1024 * 1024, le=4 * 1024**3, description="Of the largest object, as it is in the store."
+    )  # one PUT takes 5 GiB
+    interval: Seconds = Field(default=300.0, gt=0, description="Since its first record. At least 50 ms for each split.")
 
 
 class ParquetOptions(Model):
-    row_group_rows: int = Field(default=1_000_000, ge=1)
-    row_group_size: ByteSize = 32 * 1024 * 1024
-    sort_by: list[str] = Field(default_factory=list)
-    dictionary: bool | list[str] = True
-    statistics: bool | list[str] = True
+    """How Parquet files are laid out."""
+
+    row_group_rows: Whole = Field(default=1_000_000, description="Rows in a row group, at most.")
+    row_group_size: ByteSize = Field(default=32 * 1024 * 1024, description="Size of a row group in memory, about.")
+    sort_by: list[str] = Field(default_factory=list, description="Columns that order the rows of a row group.")
+    dictionary: bool | list[str] = Field(default=True, description="Dictionary encoding, or for which columns.")
+    statistics: bool | list[str] = Field(default=True, description="Least and greatest values, or for which columns.")
 
 
 class ObjectSink(Model):
-    path: str
-    format: Literal["parquet", "json"] = "parquet"
-    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
-    compression_level: int | None = None
-    partition_by: dict[str, str] = Field(default_factory=dict)
-    buffer: Buffer = Buffer()
-    max_partitions: int = Field(default=500, ge=1)
-    parquet: ParquetOptions = ParquetOptions()
+    """Objects in a store: one for each segment and partition."""
+
+    path: Address = Field(description="The prefix of all objects; nothing else may be written below it.")
+    format: Literal["parquet", "json"] = Field(default="parquet", description="json is an object a line.")
+    compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
+        default="zstd", description="snappy is for Parquet only."
+    )
+    compression_level: int | None = Field(default=None, description="zstd: 1 to 22; gzip: 1 to 9.")
+    partition_by: dict[str, str] = Field(
+        default_factory=dict,
+        description="name: SQL expression over the columns. Makes prefixes as Hive does, name=value/, in this order.",
+    )
+    buffer: Buffer = Field(default=Buffer(), description="When objects are closed.")
+    max_partitions: Whole = Field(default=500, description="Of one segment; one more closes it early.")
+    parquet: ParquetOptions = Field(default=ParquetOptions(), description="For Parquet.")
 
     @model_validator(mode="after")
     def _codec_fits(self) -> Self:
@@ -165,16 +199,24 @@ class ObjectSink(Model):
 
 
 class Rejects(Model):
-    path: str
+    """Records that could not be decoded, transformed or placed, with their bytes and the reason."""
+
+    path: Address = Field(description="The prefix of the reject objects; apart from every other prefix.")
 
 
 class Pipeline(Model):
-    source: Source
-    decode: Decode
-    include: list[Include] = Field(default_factory=list)
-    transform: list[SqlStep] = Field(default_factory=list)
-    sink: ObjectSink
-    rejects: Rejects | None = None
+    """One source to one sink."""
+
+    source: Source = Field(description="Where records come from.")
+    decode: Decode = Field(description="What makes columns of them.")
+    include: list[Include] = Field(
+        default_factory=list, description="What the source knows of a record, as columns beside the decoded ones."
+    )
+    transform: list[SqlStep] = Field(default_factory=list, description="Steps, one after another.")
+    sink: ObjectSink = Field(description="Where rows go.")
+    rejects: Rejects | None = Field(
+        default=None, description="Where rejects go; <state>/rejects/<pipeline> if left out."
+    )
 
 
 class Rules(Model):
@@ -206,27 +248,62 @@ class Rules(Model):
 
 
 class Aws(Model):
-    region: str | None = None
-    endpoint_url: str | None = None
-    profile: str | None = None
-    role_arn: str | None = None
-    access_key_id: SecretStr | None = None
-    secret_access_key: SecretStr | None = None
-    session_token: SecretStr | None = None
+    """For S3 and MSK. With nothing here, what AWS's tools would find: environment, profile, role of the machine."""
+
+    region: str | None = Field(default=None, description="Of buckets and brokers.")
+    endpoint_url: str | None = Field(default=None, description="Another store that speaks S3: http://127.0.0.1:9000.")
+    profile: str | None = Field(default=None, description="A profile of the AWS configuration files.")
+    role_arn: str | None = Field(default=None, description="A role to assume.")
+    access_key_id: Secret | None = Field(default=None, description="With secret_access_key: fixed credentials.")
+    secret_access_key: Secret | None = Field(default=None, description="See access_key_id.")
+    session_token: Secret | None = Field(default=None, description="Where fixed credentials are temporary.")
+
+    @model_validator(mode="after")
+    def _whole_pair(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("set both `access_key_id` and `secret_access_key`, or neither")
+        return self
 
 
 class Http(Model):
-    listen: str = "127.0.0.1:8080"
+    """Health, metrics and status, for programs and for people; without authentication."""
+
+    listen: str = Field(
+        default="127.0.0.1:8080",
+        pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s\[\]]*):\d{1,5}$",
+        description="host:port, [IPv6]:port, or :port for every address of this machine.",
+    )
 
 
 class Service(Model):
     """One file: a service and its pipelines."""
 
-    service: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,100}$")
-    state: str
-    memory: ByteSize = 1024 * 1024 * 1024
-    workers: int | Literal["auto"] = 1
-    drain: Seconds = 25.0
-    http: Http | None = Http()
-    aws: Aws = Aws()
-    pipelines: dict[str, Pipeline] = Field(min_length=1)
+    service: Name = Field(description="Its name: in consumer groups and metrics.")
+    state: Address = Field(description="The prefix of the segment logs; needs conditional writes. Not below a sink.")
+    memory: ByteSize = Field(
+        default=1024 * 1024 * 1024,
+        ge=MIN_WORKER_MEMORY,
+        description="For everything buffered, all pipelines and workers together. Over it the source waits.",
+    )
+    workers: Whole | Literal["auto"] = Field(
+        default=1, description="Processes that share the splits; auto: one a core."
+    )
+    drain: Seconds = Field(default=25.0, description="How long landing may take after SIGTERM.")
+    http: Http | None = Field(default=Http(), description="null: no server.")
+    aws: Aws = Field(default=Aws(), description="Credentials and endpoints.")
+    pipelines: dict[Name, Pipeline] = Field(min_length=1, description="By name; each has its own segment log.")
+
+    @field_validator("workers")
+    @classmethod
+    def _each_has_memory(cls, workers: int | str, info: ValidationInfo) -> int | str:
+        memory = info.data.get("memory")
+        if isinstance(workers, int) and memory is not None and memory // workers < MIN_WORKER_MEMORY:
+            raise ValueError(f"`memory` gives each worker less than {MIN_WORKER_MEMORY >> 20}MiB")
+        return workers
+
+    @field_validator("pipelines")
+    @classmethod
+    def _names_are_free(cls, pipelines: dict[str, Pipeline]) -> dict[str, Pipeline]:
+        if "rejects" in pipelines:
+            raise ValueError("no pipeline can be called rejects: <state>/rejects holds what is rejected")
+        return pipelines

@@ -1,0 +1,94 @@
+"""Values of a configuration as people write them: durations, sizes, secrets, addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
+
+from streamsvc.core.units import parse_bytes, parse_seconds
+
+MAX_SECRET_BYTES = 64 * 1024
+
+
+def _secret(value: object) -> object:
+    """The text itself, or ``{file: PATH}``."""
+    if not isinstance(value, Mapping):
+        return value
+    if list(value) != ["file"] or not isinstance(value["file"], str):
+        raise ValueError("write the text, ${VARIABLE}, or {file: PATH}")
+    try:
+        with Path(value["file"]).open("rb") as stream:
+            text = stream.read(MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"the file cannot be read: {error.strerror}") from None
+    if len(text) > MAX_SECRET_BYTES:
+        raise ValueError(f"the file is larger than {MAX_SECRET_BYTES} bytes: not a secret")
+    try:
+        return text.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError("the file is not UTF-8") from None
+
+
+def _address(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    place, _, prefix = rest.partition("/")
+    parts = prefix.strip("/").split("/") if prefix.strip("/") else []
+    in_place = scheme in {"s3", "memory"} and place and not {"@", ":"} & set(place)
+    on_disk = scheme == "file" and not place and parts
+    if not (in_place or on_disk) or {"", ".", ".."} & set(parts):
+        raise ValueError("must be s3://bucket/prefix, file:///absolute/directory or memory://name/prefix")
+    return url
+
+
+def _digits(value: object) -> object:
+    """Environment variables are texts."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+
+
+Whole = Annotated[int, BeforeValidator(_digits), Field(strict=True, ge=1)]
+"""A count: not ``true``, not ``1.0``."""
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_seconds),
+    BeforeValidator(_digits),
+    Field(ge=0, allow_inf_nan=False),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}),
+]
+"""A duration: ``300``, ``5m``, ``250ms``, ``1h30m``."""
+
+ByteSize = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    BeforeValidator(_digits),
+    Field(ge=1),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}]}),
+]
+"""A size: ``1048576``, ``128MiB``, ``1GB``."""
+
+Secret = Annotated[
+    SecretStr,
+    BeforeValidator(_secret),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"file": {"type": "string"}},
+                    "required": ["file"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+"""Never printed. In the file: ``${VARIABLE}``, or ``{file: /run/secrets/name}``, whose last line end does not count."""
+
+Address = Annotated[
+    str, AfterValidator(_address), WithJsonSchema({"type": "string", "pattern": "^(s3|file|memory)://|\\$\\{"})
+]
+"""A prefix of an object store: ``s3://bucket/prefix``, ``file:///absolute/directory``, ``memory://name/prefix``."""
