@@ -84,15 +84,15 @@ class LineLayout:
 
 def _hide_escapes(lines: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     r"""Control characters in place of ``\\`` and ``\"``. The mask says which lines have escapes, ``None`` that none
-    has. Empty in place of a line of which this cannot be said: it has such control characters, or a backslash
-    before a space or at its end."""
+    has. Empty in place of a line of which this cannot be said: it has such control characters, or escapes that httpd
+    does not write."""
     if not holds(joined(lines), "\\"):
         return lines, None
     escaped = pc.match_substring_regex(lines, r"\\")
     odd = lines.filter(escaped)
     odd = pc.if_else(pc.match_substring_regex(odd, f"[{_BACKSLASH}{_QUOTE}]"), "", odd)
     odd = pc.replace_substring(pc.replace_substring(odd, r"\\", _BACKSLASH), r"\"", _QUOTE)
-    odd = pc.if_else(pc.match_substring_regex(odd, r"\\( |$)"), "", odd)
+    odd = pc.if_else(pc.match_substring_regex(odd, r"\\([^bnrtvx]|$)"), "", odd)
     return pc.replace_with_mask(lines, escaped, odd), escaped
 
 

@@ -18,7 +18,7 @@ _QUERY = r"(?:\?(?:[^\"\\]|\\.)*?)?"
 _QUOTED = r"(?:[^\"\\]|\\.)*"
 _USER = rf"\"\"|{_UNQUOTED_SPACED}"
 """httpd writes a user whose name is empty as two quotes."""
-_CLOCK, _ZONE = r"\[[^ \"\\]*", r"[^ \"\\]*\]"
+_CLOCK, _ZONE = rf"\[(?:{_UNQUOTED})?", rf"(?:{_UNQUOTED})?\]"
 
 
 class LinePattern:
