@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from streamsvc.config_types import Address, ByteSize, Seconds, Secret, Whole
 from streamsvc.core.kafka_client import reason_to_refuse
@@ -258,12 +258,6 @@ class Aws(Model):
     secret_access_key: Secret | None = Field(default=None, description="See access_key_id.")
     session_token: Secret | None = Field(default=None, description="Where fixed credentials are temporary.")
 
-    @model_validator(mode="after")
-    def _whole_pair(self) -> Self:
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("set both `access_key_id` and `secret_access_key`, or neither")
-        return self
-
 
 class Http(Model):
     """Health, metrics and status, for programs and for people; without authentication."""
@@ -292,18 +286,3 @@ class Service(Model):
     http: Http | None = Field(default=Http(), description="null: no server.")
     aws: Aws = Field(default=Aws(), description="Credentials and endpoints.")
     pipelines: dict[Name, Pipeline] = Field(min_length=1, description="By name; each has its own segment log.")
-
-    @field_validator("workers")
-    @classmethod
-    def _each_has_memory(cls, workers: int | str, info: ValidationInfo) -> int | str:
-        memory = info.data.get("memory")
-        if isinstance(workers, int) and memory is not None and memory // workers < MIN_WORKER_MEMORY:
-            raise ValueError(f"`memory` gives each worker less than {MIN_WORKER_MEMORY >> 20}MiB")
-        return workers
-
-    @field_validator("pipelines")
-    @classmethod
-    def _names_are_free(cls, pipelines: dict[str, Pipeline]) -> dict[str, Pipeline]:
-        if "rejects" in pipelines:
-            raise ValueError("no pipeline can be called rejects: <state>/rejects holds what is rejected")
-        return pipelines

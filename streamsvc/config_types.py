@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
+from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema
 
 from streamsvc.core.units import parse_bytes, parse_seconds
 
@@ -30,17 +30,6 @@ def _secret(value: object) -> object:
         return text.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise ValueError("the file is not UTF-8") from None
-
-
-def _address(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    place, _, prefix = rest.partition("/")
-    parts = prefix.strip("/").split("/") if prefix.strip("/") else []
-    in_place = scheme in {"s3", "memory"} and place and not {"@", ":"} & set(place)
-    on_disk = scheme == "file" and not place and parts
-    if not (in_place or on_disk) or {"", ".", ".."} & set(parts):
-        raise ValueError("must be s3://bucket/prefix, file:///absolute/directory or memory://name/prefix")
-    return url
 
 
 def _digits(value: object) -> object:
@@ -88,7 +77,5 @@ Secret = Annotated[
 ]
 """Never printed. In the file: ``${VARIABLE}``, or ``{file: /run/secrets/name}``, whose last line end does not count."""
 
-Address = Annotated[
-    str, AfterValidator(_address), WithJsonSchema({"type": "string", "pattern": "^(s3|file|memory)://|\\$\\{"})
-]
+Address = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^(s3|file|memory)://|\\$\\{"})]
 """A prefix of an object store: ``s3://bucket/prefix``, ``file:///absolute/directory``, ``memory://name/prefix``."""
