@@ -13,7 +13,11 @@ from loadtest.kafka_broker import BrokerMissing, KafkaBroker, Setting
 @pytest.fixture(scope="session")
 def broker() -> Iterator[KafkaBroker]:
     """A real Apache Kafka broker, one for the whole session; tests use topics and groups of their own."""
-    started = KafkaBroker({"group.consumer.session.timeout.ms": 6000}, users={"reader": "not-a-secret"})
+    settings: dict[str, Setting] = {
+        "group.consumer.session.timeout.ms": 6000,
+        "group.consumer.heartbeat.interval.ms": 500,
+    }
+    started = KafkaBroker(settings, users={"reader": "not-a-secret"})
     try:
         started.__enter__()
     except BrokerMissing as missing:

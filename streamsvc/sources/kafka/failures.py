@@ -74,6 +74,15 @@ def is_no_connection(error: KafkaError) -> bool:
     return error.code() in _NO_CONNECTION
 
 
+def unveiled(error: KafkaError) -> KafkaError:
+    """A fatal error arrives as ``_FATAL`` with the cause only in its text, in librdkafka's own words for it."""
+    if error.code() == KafkaError._FATAL:
+        for code in (KafkaError.UNRELEASED_INSTANCE_ID, *_REFUSED):
+            if KafkaError(code).str() in error.str():
+                return KafkaError(code, error.str(), fatal=True)
+    return error
+
+
 def waits_for_former_self(error: KafkaError) -> bool:
     """KIP-848: the broker keeps a static member's place until the session of its last life is over."""
     return error.code() == KafkaError.UNRELEASED_INSTANCE_ID
@@ -84,7 +93,7 @@ def refused(error: KafkaError, *, was_connected: bool) -> SourceRefused | None:
     hint = _REFUSED.get(error.code())
     if hint is None and not was_connected:
         hint = _NO_ENTRY.get(error.code())
-    if hint is None and error.fatal():
+    if hint is None and (error.fatal() or error.code() == KafkaError._FATAL):
         hint = "the Kafka client cannot go on; restart the worker"
     return None if hint is None else SourceRefused(text_of(error), hint=hint, kafka_error=error.name())
 

@@ -117,6 +117,7 @@ class Member:
         self._commit(consumer)
 
     def _on_error(self, error: KafkaError) -> None:
+        error = failures.unveiled(error)
         if failures.waits_for_former_self(error):
             self._rejected = True
         self._say(error)

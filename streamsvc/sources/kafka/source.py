@@ -26,10 +26,10 @@ from streamsvc.sources.kafka import failures
 from streamsvc.sources.kafka.client_log import Logger
 from streamsvc.sources.kafka.clients import MIN_QUEUE_BYTES, Clients
 from streamsvc.sources.kafka.member import Member, MemberEvent
-from streamsvc.sources.kafka.mock_topics import open_topics
 from streamsvc.sources.kafka.ownership import Health, Ownership
 from streamsvc.sources.kafka.reader import Reader, ReaderEvent, Start, Stuck
 from streamsvc.sources.kafka.splits import parse_split
+from streamsvc.sources.kafka.topics import Topics
 
 T = TypeVar("T")
 
@@ -80,9 +80,7 @@ class KafkaSource:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        admin = await asyncio.to_thread(self._clients.admin)
-        watermarks = self._clients.reader(MIN_QUEUE_BYTES)
-        self._topics = await open_topics(admin, self._options.topics, lambda: watermarks.make(self._on_error))
+        self._topics = Topics(await asyncio.to_thread(self._clients.admin), self._options.topics)
         self._reader = self._make_reader(self._queue_bytes, self._on_reader)
         self._member = self._make_member()
         self._ownership = Ownership(self._topics, self._reader, self._member, self._health)

@@ -28,6 +28,11 @@ from streamsvc.sources.kafka.client_log import topic_id_text
 from streamsvc.sources.kafka.splits import Partition, SplitName, parse_split
 
 REQUEST_TIMEOUT_S = 10.0
+METADATA_TIMEOUT_S = 3.0
+"""Of requests that hold a thread: short, so that the process can end meanwhile."""
+
+_MOCK_CLUSTER = "mockCluster"
+"""How librdkafka's mock cluster, which the demo runs on, names itself (rdkafka_mock.c)."""
 
 Positions: TypeAlias = dict[Split, Position]
 
@@ -49,8 +54,33 @@ class Topics:
     def __init__(self, admin: AdminClient, topics: Sequence[str]) -> None:
         self._admin = admin
         self._topics = list(topics)
+        self._has_ids: bool | None = None
 
     async def describe(self) -> Described:
+        if self._has_ids is None:
+            self._has_ids = not (await self._cluster_id()).startswith(_MOCK_CLUSTER)
+        return await (self._describe() if self._has_ids else self._list())
+
+    async def _cluster_id(self) -> str:
+        try:
+            return await asyncio.to_thread(self._admin.cluster_id, METADATA_TIMEOUT_S)
+        except KafkaException as error:
+            raise failures.of_request(failures.kafka_error(error), "no broker answers") from None
+
+    async def _list(self) -> Described:
+        """Without topic ids: the mock cluster, which lives in one process, does not answer what ``_describe`` asks."""
+        try:
+            found = (await asyncio.to_thread(self._admin.list_topics, timeout=METADATA_TIMEOUT_S)).topics
+        except KafkaException as error:
+            raise failures.of_request(failures.kafka_error(error), "the topics cannot be looked up") from None
+        present = [topic for topic in self._topics if topic in found]
+        partitions = [Partition(topic, number) for topic in present for number in sorted(found[topic].partitions)]
+        return Described(
+            {partition: SplitName(partition, "").text for partition in partitions},
+            frozenset(self._topics) - frozenset(present),
+        )
+
+    async def _describe(self) -> Described:
         answers = await _answers(
             self._admin.describe_topics(TopicCollection(self._topics), request_timeout=REQUEST_TIMEOUT_S)
         )
