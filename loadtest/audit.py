@@ -26,7 +26,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loadtest.lake import StoredObject, objects_under
+from loadtest.lake import Folder, StoredObject
 from loadtest.ledger import Ledger
 from loadtest.stamps import AGENT, COLUMNS, SIGNED, read_stamp
 from streamsvc.testing.access_logs import Form
@@ -72,11 +72,11 @@ _VIOLATIONS = {
 }
 
 _SPLITS = """
-    SELECT split,
-           (SELECT count(*) FROM acked WHERE acked.split = known.split) AS acked,
-           count(*) FILTER (landed) AS landed,
-           count(*) FILTER (NOT landed) AS rejected
-    FROM known GROUP BY ALL ORDER BY ALL
+    SELECT split, acked, coalesce(landed, 0), coalesce(rejected, 0)
+    FROM (SELECT split, sum(beyond - first)::BIGINT AS acked FROM acked_ranges GROUP BY split)
+    LEFT JOIN (SELECT split, count(*) FILTER (landed) AS landed, count(*) FILTER (NOT landed) AS rejected
+               FROM known GROUP BY split) USING (split)
+    ORDER BY split
 """
 
 
@@ -285,9 +285,9 @@ def audit(
     running = Audit(form, partitions)
     for ledger in ledgers:
         running.add_ledger(Ledger.read(ledger))
-    running.add_rows(objects_under(lake, endpoint_url))
+    running.add_rows(Folder(lake, endpoint_url).objects())
     if rejects is not None:
-        running.add_rejects(objects_under(rejects, endpoint_url))
+        running.add_rejects(Folder(rejects, endpoint_url).objects())
     return running.verdict(faults)
 
 

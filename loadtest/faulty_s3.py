@@ -91,20 +91,28 @@ class Faults:
         return json.dumps({"calls": self.calls, "faults": dict(self.counts)})
 
 
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The S3 behind, and how far away it is to seem."""
+
+    host: str
+    port: int
+    delay_s: float
+    silence_s: float
+
+
 class Connection:
     """One client. Every call is passed on over a connection of its own, so none is sent twice by us."""
 
     def __init__(
         self,
-        upstream: tuple[str, int],
+        upstream: Upstream,
         faults: Faults,
-        silence_s: float,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         self._upstream = upstream
         self._faults = faults
-        self._silence_s = silence_s
         self._reader = reader
         self._writer = writer
 
@@ -140,13 +148,14 @@ class Connection:
             await self._writer.drain()
             return True
         if fault == "after-silent":
-            await asyncio.sleep(self._silence_s)
+            await asyncio.sleep(self._upstream.silence_s)
         self._writer.transport.abort()
         return False
 
     async def _pass_on(self, request: Head, body: bytes, *, deliver: bool) -> Head:
         """Let the upstream apply the call; its answer goes to the client, or nowhere."""
-        reader, writer = await asyncio.open_connection(*self._upstream, limit=_HEAD_LIMIT)
+        await asyncio.sleep(self._upstream.delay_s)
+        reader, writer = await asyncio.open_connection(self._upstream.host, self._upstream.port, limit=_HEAD_LIMIT)
         try:
             writer.write(_without_expect(request.raw) + body)
             await writer.drain()
@@ -203,15 +212,11 @@ def _without_expect(head: bytes) -> bytes:
     return b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(b"expect:"))
 
 
-async def serve(upstream: str, faults: Faults, silence_s: float, log: Path, port: int = 0) -> None:
+async def serve(upstream: Upstream, faults: Faults, log: Path, port: int = 0) -> None:
     """Print the address, then serve until SIGTERM or SIGINT; ``log`` holds the counts, whole at any time."""
-    url = urlsplit(upstream)
-    assert url.hostname is not None
-    assert url.port is not None
-    target = (url.hostname, url.port)
 
     async def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await Connection(target, faults, silence_s, reader, writer).serve()
+        await Connection(upstream, faults, reader, writer).serve()
 
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -241,10 +246,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--share", type=float, default=0.1, help="of the calls that fail; default 0.1")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--silence-s", type=float, default=2.0)
+    parser.add_argument("--delay-s", type=float, default=0.0, help="before every call that is passed on")
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     given = parser.parse_args(arguments)
-    faults = Faults(given.share, given.seed)
-    asyncio.run(serve(given.upstream, faults, given.silence_s, given.log, given.port))
+    url = urlsplit(given.upstream)
+    if url.hostname is None or url.port is None:
+        parser.error(f"--upstream {given.upstream}: write http://host:port")
+    upstream = Upstream(url.hostname, url.port, given.delay_s, given.silence_s)
+    asyncio.run(serve(upstream, Faults(given.share, given.seed), given.log, given.port))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Every object under a prefix, by nothing more than a plain listing: what a reader without a catalogue would see."""
+"""A prefix of a store, by nothing more than plain listing and reading: what a reader without a catalogue would see."""
 
 from __future__ import annotations
 
@@ -21,40 +21,39 @@ class StoredObject:
     body: bytes
 
 
-def keys_under(prefix: str, endpoint_url: str | None = None) -> list[str]:
-    """The keys, relative to ``prefix``, in text order. Nothing is left out, whatever its name."""
-    return [key for key, _ in _list(prefix, endpoint_url)]
+class Folder:
+    """prefix: ``file:///folder`` or ``s3://bucket/folder``. Keys are relative to it.
 
+    Nothing is left out of a listing, whatever its name. Errors are those of ``boto3`` and of the file system.
+    """
 
-def objects_under(prefix: str, endpoint_url: str | None = None) -> Iterator[StoredObject]:
-    """The objects, in text order. prefix: ``file:///folder`` or ``s3://bucket/folder``."""
-    url = urlsplit(prefix)
-    if url.scheme == "file":
-        for key, address in _list(prefix, endpoint_url):
-            yield StoredObject(key, Path(address).read_bytes())
-        return
-    s3 = boto3.client("s3", endpoint_url=endpoint_url)
+    def __init__(self, prefix: str, endpoint_url: str | None = None, session: boto3.Session | None = None) -> None:
+        url = urlsplit(prefix)
+        if url.scheme not in ("file", "s3"):
+            raise ValueError(f"cannot list {prefix}: write file:///folder or s3://bucket/folder")
+        self._root = Path(url.path) if url.scheme == "file" else None
+        self._bucket = url.netloc
+        self._prefix = url.path.strip("/") + "/" if url.path.strip("/") else ""
+        if self._root is None:
+            self._s3 = (session or boto3.Session()).client("s3", endpoint_url=endpoint_url)
 
-    def read(entry: tuple[str, str]) -> StoredObject:
-        return StoredObject(entry[0], s3.get_object(Bucket=url.netloc, Key=entry[1])["Body"].read())
+    def listing(self, under: str = "") -> list[str]:
+        """Keys in text order. under: a folder that ends in ``/``, or nothing."""
+        if self._root is not None:
+            found = [path for path in (self._root / under).rglob("*") if path.is_file()]
+            return sorted(path.relative_to(self._root).as_posix() for path in found)
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + under)
+        return sorted(entry["Key"].removeprefix(self._prefix) for page in pages for entry in page.get("Contents", ()))
 
-    with ThreadPoolExecutor(_PARALLEL_READS) as threads:
-        yield from threads.map(read, _list(prefix, endpoint_url))
+    def read(self, key: str) -> bytes:
+        if self._root is not None:
+            return (self._root / key).read_bytes()
+        body: bytes = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
+        return body
 
-
-def _list(prefix: str, endpoint_url: str | None) -> list[tuple[str, str]]:
-    """Key under the prefix, and the store's own name for it."""
-    url = urlsplit(prefix)
-    if url.scheme == "file":
-        root = Path(url.path)
-        found = [(path.relative_to(root).as_posix(), str(path)) for path in root.rglob("*") if path.is_file()]
-    elif url.scheme == "s3":
-        folder = url.path.strip("/") + "/" if url.path.strip("/") else ""
-        pages = boto3.client("s3", endpoint_url=endpoint_url).get_paginator("list_objects_v2")
-        listed = [
-            entry for page in pages.paginate(Bucket=url.netloc, Prefix=folder) for entry in page.get("Contents", ())
-        ]
-        found = [(entry["Key"].removeprefix(folder), entry["Key"]) for entry in listed]
-    else:
-        raise ValueError(f"cannot list {prefix}: write file:///folder or s3://bucket/folder")
-    return sorted(found)
+    def objects(self) -> Iterator[StoredObject]:
+        """All of them, in text order."""
+        with ThreadPoolExecutor(_PARALLEL_READS) as threads:
+            keys = self.listing()
+            for key, body in zip(keys, threads.map(self.read, keys), strict=True):
+                yield StoredObject(key, body)
