@@ -60,7 +60,7 @@ class KafkaSource(Model):
         description="Where the first run ever begins: earliest, latest, committed (where `group` was left by whom we"
         " replace) or a time, 2026-01-31T06:00:00Z. Later runs go on from the segment log.",
     )
-    group: str | None = Field(default=None, description="The consumer group; <service>.<pipeline> if left out.")
+    group: str | None = Field(default=None, description="The consumer group; `<service>.<pipeline>` if left out.")
     group_protocol: Literal["classic", "consumer"] = Field(
         default="classic", description="consumer is KIP-848: the broker decides who reads what."
     )
@@ -129,7 +129,7 @@ class Decode(Model):
 
     apache: str | None = Field(
         default=None,
-        description='Lines of an Apache log: common, combined, vhost_combined, error, or a "<LogFormat string>".',
+        description="Lines of an Apache log: common, combined, vhost_combined, error, or a LogFormat string.",
     )
     json_: JsonDecode | None = Field(default=None, alias="json", description="JSON objects.")
     raw: RawDecode | None = Field(default=None, description="Anything.")
@@ -215,7 +215,7 @@ class Pipeline(Model):
     transform: list[SqlStep] = Field(default_factory=list, description="Steps, one after another.")
     sink: ObjectSink = Field(description="Where rows go.")
     rejects: Rejects | None = Field(
-        default=None, description="Where rejects go; <state>/rejects/<pipeline> if left out."
+        default=None, description="Where rejects go; `<state>/rejects/<pipeline>` if left out."
     )
 
 

@@ -5,32 +5,76 @@ config.yaml:12:9: pipelines.access.sink.formt: unknown key; did you mean `format
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
+from operator import itemgetter
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
+from typing import Any, TypeAlias
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from streamsvc.config import Service
+from streamsvc.config_checks import Place, faults
+from streamsvc.config_problems import explain
 from streamsvc.errors import ConfigError
 
-Place: TypeAlias = tuple[str | int, ...]
-"""The way from the top of the file to a value: keys, and numbers of list items."""
+__all__ = ["Loaded", "Place", "load"]
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_VALUES = 50_000
 """Aliases can make a small file large."""
 
-_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{([^}]*)\}")
+MAX_DEPTH = 40
+
+_TAG = "tag:yaml.org,2002:"
+_SHORT = 4
+"""Values of environment variables are not searched for in messages if they are shorter than this."""
+
+_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{[^}]*\}?")
+
+_SAID_BETTER = {
+    "found character '\\t' that cannot start any token": "a tab; YAML is indented with spaces",
+    "mapping values are not allowed here": "`: ` inside a value that has no quotes, or a line indented too far",
+    "but found another document": "a second document; write one",
+    "expected <block end>, but found '<block mapping start>'": "indented neither like the lines above nor below them",
+}
+
+
+Mark: TypeAlias = tuple[int, int]
+"""Line and column, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where in the file each value stands, and which values must not be shown."""
+
+    file: Path
+    marks: dict[Place, Mark] = field(default_factory=lambda: {(): (1, 1)})
+    variables: dict[str, str] = field(default_factory=dict, repr=False)
+    """Value -> name, of the environment variables that were used."""
+
+    def mark(self, place: Place) -> Mark:
+        """Of the place, or of what is nearest above it."""
+        while place not in self.marks:
+            place = place[:-1]
+        return self.marks[place]
+
+    def line(self, mark: Mark, place: Place, what: str) -> str:
+        """As ``ConfigError`` takes it."""
+        while place not in self.marks:
+            place = place[:-1]
+        for value in sorted(self.variables, key=len, reverse=True):
+            what = what.replace(value, f"${{{self.variables[value]}}}")
+        path = f"{'.'.join(str(part) for part in place)}: " if place else ""
+        return f"{self.file}:{mark[0]}:{mark[1]}: {path}{what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,166 +82,193 @@ class Loaded:
     """A valid configuration, and where in the file each value of it stands."""
 
     service: Service
-    file: Path
-    marks: Mapping[Place, tuple[int, int]]
+    places: Places
 
     def problem(self, place: Place, what: str) -> str:
-        """A line for ``ConfigError``: file, line and column of the place, or of what is nearest above it."""
-        return _problem(self.file, self.marks, place, what)
+        """A line for ``ConfigError``, for who finds fault with a value of ``service``."""
+        return self.places.line(self.places.mark(place), place, what)
 
 
 def load(file: Path, environment: Mapping[str, str] = os.environ) -> Loaded:
-    """Raises ``ConfigError``. Values never appear in its text: any of them may be a secret."""
-    reader = _Reader(file, environment)
-    document = reader.read()
+    """Raises ``ConfigError``. No value of an environment variable or of a secret is in its text."""
+    places = Places(file)
+    reader = _Reader(places, environment)
+    document = reader.plain(_composed(file, _text(file)))
+    found: list[tuple[Place, str]] = []
     service: Service | None = None
     try:
         service = Service.model_validate(document)
+        found += faults(service)
     except ValidationError as invalid:
-        reader.problems += [_explain(reader, error) for error in invalid.errors(include_url=False, include_input=False)]
-    if service is None or reader.problems:
-        raise ConfigError(sorted(set(reader.problems), key=_by_line))
-    return Loaded(service, file, reader.marks)
+        found += explain(invalid.errors(include_url=False, include_input=False), document, Service)
+    unread = {place for _, place, _ in reader.problems}
+    problems = [*reader.problems, *((places.mark(place), place, what) for place, what in found if place not in unread)]
+    if service is None or problems:
+        raise ConfigError(list(dict.fromkeys(places.line(*problem) for problem in sorted(problems, key=itemgetter(0)))))
+    return Loaded(service, places)
+
+
+def _text(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{file}:1:1: cannot be read: {error.strerror}"]) from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise ConfigError([f"{file}:1:1: larger than {MAX_FILE_BYTES >> 20} MiB: not a configuration"])
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{file}:{line}:1: byte {error.start} of the file is not UTF-8"]) from None
+
+
+def _composed(file: Path, text: str) -> MappingNode:
+    """The tree of nodes. Nothing is constructed: no tag does anything, and no value gets into a message."""
+    line, column, what = 1, 1, "the file is empty; start with `service: NAME`"
+    try:
+        tree = YAML(typ="safe", pure=True).compose(StringIO(text))
+        if isinstance(tree, MappingNode):
+            return tree
+        if tree is not None:
+            what = "the file must hold keys with values; start with `service: NAME`"
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        what = _SAID_BETTER.get(error.problem, error.problem) or "not YAML"
+        if text.split("\n")[line - 1][max(column - 2, 0) :].startswith("${"):
+            what = "${...} needs quotes inside { } and [ ]"
+    except ReaderError as error:
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        what = f"a character that no YAML may hold: {error.character:#x}"
+    except YAMLError:
+        what = "not YAML"
+    except RecursionError:
+        what = "nested too deeply"
+    raise ConfigError([f"{file}:{line}:{column}: {what}"])
 
 
 class _Reader:
-    """The file as plain values; marks and problems on the way."""
+    """Nodes as plain values; marks and problems on the way."""
 
-    def __init__(self, file: Path, environment: Mapping[str, str]) -> None:
-        self.file = file
-        self.marks: dict[Place, tuple[int, int]] = {(): (1, 1)}
-        self.problems: list[str] = []
+    def __init__(self, places: Places, environment: Mapping[str, str]) -> None:
+        self.problems: list[tuple[Mark, Place, str]] = []
+        self._places = places
         self._environment = environment
+        self._around: list[Node] = []
+        self._values = 0
 
-    def read(self) -> dict[str, Any]:
+    def plain(self, node: Node, place: Place = ()) -> Any:
+        """Raises ``ConfigError`` for what is too large to go on with."""
+        self._values += 1
+        if self._values > MAX_VALUES or len(place) > MAX_DEPTH:
+            what = f"more than {MAX_VALUES} values once aliases are followed, or nested more than {MAX_DEPTH} deep"
+            raise ConfigError([self._places.line(_mark(node), (), what)])
+        if self._is_around(node):
+            self._add(node, place, "an alias of what it stands in")
+            return None
+        self._around.append(node)
         try:
-            tree = YAML(typ="rt").load(StringIO(self._text()))
-        except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            what = (error.problem or "not YAML").splitlines()[0]
-            raise ConfigError([f"{self.file}:{line}:{column}: {what}"]) from None
-        except YAMLError as error:
-            raise ConfigError([f"{self.file}:1:1: {str(error).splitlines()[0]}"]) from None
-        if not isinstance(tree, CommentedMap):
-            what = "the file is empty" if tree is None else "the file must hold keys and values"
-            raise ConfigError([f"{self.file}:1:1: {what}; start with `service: NAME`"])
-        plain = self._plain(tree, ())
-        assert isinstance(plain, dict)
-        return plain
+            return self._plain(node, place)
+        finally:
+            self._around.pop()
 
-    def _text(self) -> str:
-        try:
-            with self.file.open("rb") as stream:
-                raw = stream.read(MAX_FILE_BYTES + 1)
-            if len(raw) > MAX_FILE_BYTES:
-                raise ConfigError([f"{self.file}: larger than {MAX_FILE_BYTES} bytes: not a configuration"])
-            return raw.decode("utf-8-sig")
-        except OSError as error:
-            raise ConfigError([f"{self.file}: cannot be read: {error.strerror}"]) from None
-        except UnicodeDecodeError as error:
-            raise ConfigError([f"{self.file}: not UTF-8 at byte {error.start}"]) from None
+    def _plain(self, node: Node, place: Place) -> Any:
+        kind = (node.tag or "").removeprefix(_TAG)
+        if isinstance(node, MappingNode) and kind == "map":
+            return {
+                key: self.plain(value, self._marked(at, (*place, key))) for key, at, value in self._pairs(node, place)
+            }
+        if isinstance(node, SequenceNode) and kind == "seq":
+            return [self.plain(item, self._marked(item, (*place, number))) for number, item in enumerate(node.value)]
+        if isinstance(node, ScalarNode) and kind in _SCALARS:
+            value = _SCALARS[kind](node.value)
+            return self._interpolated(value, node, place) if isinstance(value, str) else value
+        self._add(node, place, f"the tag {kind} is not understood: leave it out")
+        return None
 
-    def _plain(self, node: object, place: Place) -> object:
-        if len(self.marks) > MAX_VALUES:
-            raise ConfigError([f"{self.file}: more than {MAX_VALUES} values once its aliases are followed"])
-        if isinstance(node, CommentedMap):
-            return {str(key): self._plain(value, self._mark(node, key, place)) for key, value in node.items()}
-        if isinstance(node, CommentedSeq):
-            return [self._plain(value, self._mark(node, number, place)) for number, value in enumerate(node)]
-        return self._interpolated(str(node), place) if isinstance(node, str) else node
+    def _pairs(self, node: MappingNode, place: Place) -> Iterator[tuple[str, Node, Node]]:
+        """Keys, where they stand, and values. What ``<<`` merges comes last and overrides nothing."""
+        seen: set[str] = set()
+        merged: list[Node] = []
+        for key, value in node.value:
+            if key.tag == f"{_TAG}merge":
+                merged += value.value if isinstance(value, SequenceNode) else [value]
+            elif not isinstance(key, ScalarNode):
+                self._add(key, place, "a key must be text")
+            elif key.value in seen:
+                self._add(key, (*place, key.value), "this key is here twice")
+            else:
+                seen.add(key.value)
+                yield key.value, key, value
+        for source in merged:
+            if not isinstance(source, MappingNode) or self._is_around(source):
+                self._add(source, place, "<< merges keys and values of another place, by its alias")
+                continue
+            self._around.append(source)
+            for name, key, value in self._pairs(source, place):
+                if name not in seen:
+                    seen.add(name)
+                    yield name, key, value
+            self._around.pop()
 
-    def _mark(self, node: CommentedMap | CommentedSeq, key: Any, place: Place) -> Place:
-        below = (*place, key if isinstance(key, int) and isinstance(node, CommentedSeq) else str(key))
-        line, column = node.lc.key(key) if isinstance(node, CommentedMap) else node.lc.item(key)
-        self.marks[below] = (line + 1, column + 1)
-        return below
-
-    def _interpolated(self, text: str, place: Place) -> str:
-        """``${NAME}`` and ``${NAME:-default}``; ``$${`` stands for ``${``."""
+    def _interpolated(self, text: str, node: Node, place: Place) -> str:
+        """``${NAME}`` and ``${NAME:-default}``, which also stands for a value that is empty; ``$${`` is ``${``."""
 
         def value(match: re.Match[str]) -> str:
-            name, default, malformed = match.groups()
+            name, default = match.groups()
             if match[0] == "$${":
                 return "${"
-            if malformed is not None:
-                self._add(place, f"${{{malformed}}} names no variable; `$${{` stands for itself")
+            if name is None:
+                self._add(node, place, f"{match[0]} names no variable; write $${{ for the characters ${{")
                 return ""
-            found = self._environment.get(name, default)
-            if found is None:
-                self._add(place, f"the environment variable {name} is not set; give a default: ${{{name}:-...}}")
+            given = self._environment.get(name)
+            if given is None and default is None:
+                self._add(node, place, f"the environment variable {name} is not set; a default: ${{{name}:-...}}")
                 return ""
-            return found
+            if given is not None and len(given) >= _SHORT:
+                self._places.variables[given] = name
+            return given or default or ""
 
         return _VARIABLE.sub(value, text)
 
-    def _add(self, place: Place, what: str) -> None:
-        self.problems.append(_problem(self.file, self.marks, place, what))
+    def _marked(self, node: Node, place: Place) -> Place:
+        self._places.marks[place] = _mark(node)
+        return place
+
+    def _add(self, node: Node, place: Place, what: str) -> None:
+        self.problems.append((_mark(node), place, what))
+
+    def _is_around(self, node: Node) -> bool:
+        return any(node is above for above in self._around)
 
 
-def _problem(file: Path, marks: Mapping[Place, tuple[int, int]], place: Place, what: str) -> str:
-    known = place
-    while known not in marks:
-        known = known[:-1]
-    line, column = marks[known]
-    path = ".".join(str(part) for part in known)
-    return f"{file}:{line}:{column}: {path}: {what}" if path else f"{file}:{line}:{column}: {what}"
+def _mark(node: Node) -> Mark:
+    return node.start_mark.line + 1, node.start_mark.column + 1
 
 
-def _by_line(problem: str) -> tuple[int, int, str]:
-    found = re.search(r":(\d+):(\d+): ", problem)
-    return (int(found[1]), int(found[2]), problem) if found else (0, 0, problem)
+def _number(text: str) -> int | float | str:
+    for reading in (partial(int, base=0), int, float):
+        try:
+            return reading(text)
+        except ValueError:
+            continue
+    return text
 
 
-def _explain(reader: _Reader, error: Any) -> str:
-    place: Place = error["loc"]
-    match error["type"]:
-        case "extra_forbidden":
-            known = [name for model in _models_at(place[:-1]) for name in _names(model)]
-            return _problem(reader.file, reader.marks, place, f"unknown key{_suggestion(str(place[-1]), known)}")
-        case "missing":
-            return _problem(reader.file, reader.marks, place[:-1], f"`{place[-1]}` is missing")
-        case _:
-            return _problem(reader.file, reader.marks, place, str(error["msg"]).removeprefix("Value error, "))
+def _as_it_is(text: str) -> str:
+    return text
 
 
-def _suggestion(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean `{close[0]}`?"
-    return f"; there are: {', '.join(sorted(known))}" if known else ""
-
-
-def _names(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _models_at(place: Place) -> list[type[BaseModel]]:
-    """The models that a mapping at this place may be."""
-    models: list[type[BaseModel]] = [Service]
-    kinds: list[Any] = [Service]
-    for part in place:
-        kinds = [inner for kind in kinds for inner in _step(kind, part)]
-        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return models
-
-
-def _step(kind: Any, part: str | int) -> Iterator[Any]:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        for name, field in kind.model_fields.items():
-            if part in (name, field.alias):
-                yield from _alternatives(field.annotation)
-    elif get_origin(kind) is dict:
-        yield from _alternatives(get_args(kind)[1])
-    elif get_origin(kind) is list:
-        yield from _alternatives(get_args(kind)[0])
-
-
-def _alternatives(annotation: Any) -> Iterator[Any]:
-    if get_origin(annotation) in (Union, UnionType):
-        for inner in get_args(annotation):
-            yield from _alternatives(inner)
-    elif get_origin(annotation) is Annotated:
-        yield from _alternatives(get_args(annotation)[0])
-    else:
-        yield annotation
+_SCALARS: Mapping[str, Callable[[str], Any]] = {
+    "null": lambda _: None,
+    "bool": lambda text: text.lower() == "true",
+    "int": _number,
+    "float": _number,
+    "str": _as_it_is,
+    "timestamp": _as_it_is,
+    "merge": _as_it_is,
+    "value": _as_it_is,
+}
+"""By the name of the tag. A time stays the text that it is: what it means is for its field to say."""

@@ -37,7 +37,7 @@ def _digits(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
 
 
-Whole = Annotated[int, BeforeValidator(_digits), Field(strict=True, ge=1)]
+Whole = Annotated[int, Field(strict=True, ge=1), BeforeValidator(_digits)]
 """A count: not ``true``, not ``1.0``."""
 
 Seconds = Annotated[
@@ -77,5 +77,5 @@ Secret = Annotated[
 ]
 """Never printed. In the file: ``${VARIABLE}``, or ``{file: /run/secrets/name}``, whose last line end does not count."""
 
-Address = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^(s3|file|memory)://|\\$\\{"})]
+Address = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^(s3|file|memory)://"})]
 """A prefix of an object store: ``s3://bucket/prefix``, ``file:///absolute/directory``, ``memory://name/prefix``."""
