@@ -20,21 +20,31 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from loadtest.lake import Folder, StoredObject
+from loadtest.landed import (
+    NULL_PARTITION,
+    Rows,
+    Unreadable,
+    check,
+    in_chunks,
+    place_of,
+    read_rows,
+    values_of,
+    without_an_intact_row,
+)
 from loadtest.ledger import Ledger
-from loadtest.stamps import AGENT, COLUMNS, SIGNED, read_stamp
+from loadtest.stamps import read_stamp
 from streamsvc.testing.access_logs import Form
 
 FINE, WRONG, VOID = 0, 1, 2
 PARTITIONS = {"date": "strftime(datetime, '%Y-%m-%d')", "response": "response"}
 
-_ROWS_AT_ONCE = 200_000
+_NONE = pa.array([], pa.int32())
 _FEWEST_RECORDS_A_SPLIT = 1_000
 _EXAMPLES = 5
 
@@ -138,8 +148,17 @@ class Audit:
 
     def add_rows(self, objects: Iterable[StoredObject]) -> None:
         """Parquet objects of the sink."""
-        for rows in self._in_chunks(objects):
-            self._check_rows(rows)
+        strange: list[Rows] = []
+        for rows in in_chunks(self._read(objects)):
+            checked = check(self._sql, rows, self._form)
+            suspects = without_an_intact_row(checked) if rows.from_path else _NONE
+            if len(suspects):
+                strange.append(rows.of(suspects))
+                checked = checked.filter(pc.invert(pc.is_in(checked["object"], value_set=suspects)))
+            self._note_landed(checked)
+            self._check_places(rows)
+        for rows in strange:
+            self._find_home(rows)
 
     def add_rejects(self, objects: Iterable[StoredObject]) -> None:
         """Reject objects: gzipped JSON lines."""
@@ -204,56 +223,47 @@ class Audit:
             self._sql.execute(f"INSERT INTO {table} SELECT * FROM new")
 
     def _note_object(self, key: str) -> int:
-        """``place`` is the object's folder, its names and values as they were before they were encoded."""
         number, self._objects = self._objects, self._objects + 1
-        place = "/".join(unquote(part) for part in key.split("/")[:-1])
-        self._sql.execute("INSERT INTO objects VALUES (?, ?, ?)", (number, key, place))
+        self._sql.execute("INSERT INTO objects VALUES (?, ?, ?)", (number, key, place_of(key)))
         return number
 
-    def _in_chunks(self, objects: Iterable[StoredObject]) -> Iterator[pa.Table]:
-        """Rows of many objects in one table, with ``object``; an object that is no Parquet is noted."""
-        tables: list[pa.Table] = []
+    def _read(self, objects: Iterable[StoredObject]) -> Iterator[Rows]:
         for stored in objects:
             number = self._note_object(stored.key)
             try:
-                rows = pq.read_table(pa.BufferReader(stored.body), columns=list(COLUMNS[self._form]), partitioning=None)
-                rows.validate(full=True)
-            except (pa.ArrowException, OSError) as error:
-                self._unreadable.append(f"{stored.key}: {error}")
-                continue
-            tables.append(rows.append_column("object", pa.array([number] * len(rows), pa.int32())))
-            if sum(len(table) for table in tables) >= _ROWS_AT_ONCE:
-                yield pa.concat_tables(tables, promote_options="permissive")
-                tables.clear()
-        if tables:
-            yield pa.concat_tables(tables, promote_options="permissive")
+                yield read_rows(stored, number, self._form)
+            except Unreadable as error:
+                self._unreadable.append(str(error))
 
-    def _check_rows(self, rows: pa.Table) -> None:
-        self._sql.register("rows", rows)
-        checked = self._sql.sql(f"""
-            SELECT object, stamp.producer, try_cast(stamp.split AS INTEGER) AS split,
-                   try_cast(stamp.seq AS BIGINT) AS seq, stamp.crc, encode({SIGNED[self._form]}) AS signed
-            FROM (SELECT *, regexp_extract(agent, '{AGENT}', ['agent', 'producer', 'split', 'seq', 'crc']) AS stamp
-                  FROM rows)""").to_arrow_table()
-        assert checked is not None
-        pairs = zip(checked["signed"].to_pylist(), checked["crc"].to_pylist(), strict=True)
-        intact = [bool(crc) and signed is not None and zlib.crc32(signed) == int(crc, 16) for signed, crc in pairs]
-        self._sql.register("checked", checked.drop_columns(["signed", "crc"]).append_column("intact", pa.array(intact)))
+    def _note_landed(self, checked: pa.Table) -> None:
+        self._sql.register("checked", checked)
         self._sql.execute("""
             INSERT INTO found SELECT object, true, nullif(producer, ''), split, seq, intact FROM checked""")
-        self._check_places()
 
-    def _check_places(self) -> None:
+    def _check_places(self, rows: Rows) -> None:
+        """By what the rows themselves say; values that are only in the path are for ``_find_home``."""
         if not self._partitions:
             return
         parts = [
-            f"'{name}=' || coalesce(({value})::VARCHAR, '__HIVE_DEFAULT_PARTITION__')"
-            for name, value in self._partitions.items()
+            f"'{name}=' || coalesce(({value})::VARCHAR, '{NULL_PARTITION}')" for name, value in self._partitions.items()
         ]
-        belongs = " || '/' || ".join(parts)
+        self._sql.register("rows_to_place", rows.table)
         self._sql.execute(f"""
-            INSERT INTO misplaced SELECT key, belongs FROM (SELECT object, {belongs} AS belongs FROM rows)
+            INSERT INTO misplaced SELECT key, belongs
+            FROM (SELECT object, {" || '/' || ".join(parts)} AS belongs FROM rows_to_place)
             JOIN objects USING (object) WHERE place != belongs""")
+
+    def _find_home(self, rows: Rows) -> None:
+        """Objects without an intact row: in which other place would they have one? In none: they are corrupt."""
+        places = self._sql.execute("SELECT DISTINCT place FROM objects ORDER BY ALL").fetchall()
+        for (place,) in places:
+            checked = check(self._sql, rows.moved_to(values_of(place)), self._form)
+            strangers = without_an_intact_row(checked)
+            at_home = checked.filter(pc.invert(pc.is_in(checked["object"], value_set=strangers)))
+            self._note_landed(at_home)
+            self._sql.execute("INSERT INTO misplaced SELECT key, ? FROM checked JOIN objects USING (object)", (place,))
+            rows = rows.of(strangers)
+        self._note_landed(check(self._sql, rows, self._form))
 
     @staticmethod
     def _check_reject(number: int, reject: dict[str, Any]) -> tuple[object, ...]:
