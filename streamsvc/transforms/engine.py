@@ -70,10 +70,23 @@ def parse(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Node]:
 
 
 def unparse(connection: duckdb.DuckDBPyConnection, query: Node) -> str:
-    """A query node as SQL."""
+    """A query node as SQL, which is read back to see that it says the same. Raises ``ValueError``."""
     document = {"error": False, "statements": [{"node": query, "named_param_map": []}]}
     [(sql,)] = connection.execute("SELECT json_deserialize_sql(?::JSON)", [orjson.dumps(document).decode()]).fetchall()
+    if _meaning(parse(connection, sql)[0]["node"]) != _meaning(query):
+        raise ValueError("the SQL engine writes this statement in another way than it reads it: write it otherwise")
     return str(sql)
+
+
+def _meaning(tree: Any) -> Any:
+    """Without places in the text, and what differs between two ways to write the same."""
+    if isinstance(tree, dict):
+        return {
+            key: _meaning(value)
+            for key, value in tree.items()
+            if key not in {"query_location", "query_location_length", "alias", "is_operator"}
+        }
+    return [_meaning(entry) for entry in tree] if isinstance(tree, list) else tree
 
 
 def _place(sql: str, position: str | None) -> str:

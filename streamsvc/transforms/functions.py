@@ -23,7 +23,7 @@ MAX_PAD = 1_000
 _ON_PURPOSE = {"error"}
 """Volatile in the catalogue, so that it is not computed beforehand; what it does is a function of the row."""
 
-_OF_THE_BUILD = {"version", "json_serialize_plan", "index_key", "parse_duckdb_log_message"}
+_OF_THE_BUILD = {"version", "alias", "json_serialize_plan", "index_key", "parse_duckdb_log_message"}
 
 _LIST_AGGREGATES = {"list_aggregate", "list_aggr", "aggregate", "array_aggregate", "array_aggr"}
 _PADDED = {"lpad", "rpad"}
@@ -81,7 +81,7 @@ class Functions:
             if name.startswith("__internal") or not (overloads.consistent or name in _ON_PURPOSE):
                 raise ValueError(f"{name}(...) {NOT_OF_THE_RECORD}")
             if name in _OF_THE_BUILD:
-                raise ValueError(f"{name}(...) depends on the build of the SQL engine, not on the record")
+                raise ValueError(f"{name}(...) depends on the SQL engine, not on the record")
         elif "macro" in overloads.kinds:
             for parameters, definition in overloads.macros:
                 try:

@@ -59,6 +59,10 @@ STATEMENTS = [
     "SELECT '{\"a\": 1}'->>'a' AS t, ('[1]'::JSON)->0 AS j, md5(host)::UUID AS u FROM input",
     "SELECT response::VARCHAR::ENUM('200', '404') AS e FROM input WHERE response IN (200, 404)",
     "SELECT kind, host kind2, n: bytes + 1, _timestamp AS at_ FROM input WHERE true",
+    "SELECT x'00ff' AS b, -5 AS n, 1e300 AS d, E'a\\n' AS s, DATE '2020-01-01' + 1 AS t, 1.50 AS e FROM input",
+    "SELECT host LIKE '1!%' ESCAPE '!' AS l, host NOT ILIKE 'A%' AS m, bytes ** 2 AS p, bytes & 3 | 4 AS o FROM input",
+    "SELECT bytes NOT BETWEEN 1 AND 2 AS b, bytes NOT IN (1, 2) AS i, -(-bytes) AS n, bytes - (2 - 1) AS s FROM input",
+    "SELECT trim(BOTH 'a' FROM host) AS t, position('a' IN host) AS p, substring(host FROM 2 FOR 1) AS s FROM input",
     'SELECT 1 AS one, \'it\'\'s\' AS quoted, "Bytes" AS "odd ""name" FROM input WHERE false OR input > 0',
 ]
 
