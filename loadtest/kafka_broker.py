@@ -104,6 +104,10 @@ class KafkaBroker:
         """PEM file of the certificate that the secure listener shows; it is its own CA."""
         return self._directory / "certificate.pem"
 
+    def partition_files(self, topic: str, partition: int) -> Path:
+        """The folder in which the broker keeps a partition."""
+        return self._directory / "data" / f"{topic}-{partition}"
+
     @property
     def pid(self) -> int:
         """Process id of the running JVM."""

@@ -14,7 +14,7 @@ from loadtest.kafka_broker import BrokerMissing, KafkaBroker, Setting
 def broker() -> Iterator[KafkaBroker]:
     """A real Apache Kafka broker, one for the whole session; tests use topics and groups of their own."""
     settings: dict[str, Setting] = {
-        "group.consumer.session.timeout.ms": 6000,
+        "group.consumer.session.timeout.ms": 3000,
         "group.consumer.heartbeat.interval.ms": 500,
     }
     started = KafkaBroker(settings, users={"reader": "not-a-secret"})

@@ -139,7 +139,7 @@ async def test_a_killed_static_member_takes_its_splits_up_again(
     options: dict[str, Any] = {"group": group, "group_protocol": protocol, "client": {}}
     async with source_of(broker.bootstrap, topic, instance=instance, **options) as source:
         # Less than the session of 45 s: the classic protocol lets a static member back in at once; with KIP-848
-        # the broker keeps the dead one's place for its own session, 6 s here.
+        # the broker keeps the dead one's place for its own session, 3 s here.
         assert set(await next_event(source.assignments(), Assigned)) == owned
 
 
@@ -220,7 +220,11 @@ async def test_wrong_credentials_are_refused_and_not_logged(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     sasl = Sasl(mechanism="SCRAM-SHA-512", username="reader", password=SecretStr("guessed-wrongly"))
-    options: dict[str, Any] = {"tls": Tls(ca=broker.certificate.read_text()), "sasl": sasl, "client": {"debug": "security,conf"}}
+    options: dict[str, Any] = {
+        "tls": Tls(ca=broker.certificate.read_text()),
+        "sasl": sasl,
+        "client": {"debug": "security,conf"},
+    }
     async with source_of(broker.secure_bootstrap, new_topic(), **options) as source:
         with pytest.raises(SourceRefused, match="check `sasl`") as refused:
             await source.first_positions()
@@ -276,6 +280,24 @@ async def test_gaps_that_compaction_left_are_no_loss(broker: KafkaBroker, new_to
         kept = offsets
         source.start_at({split: source.first_position})
         assert len(await read_values(source, len(kept))) >= len(kept)
+
+
+async def test_a_record_that_is_damaged_on_the_brokers_disk_is_not_skipped(
+    broker: KafkaBroker, new_topic: NewTopic
+) -> None:
+    topic = new_topic()
+    for value in (b"before", b"to-be-damaged", b"behind"):
+        produce(broker.bootstrap, topic, value)
+    (segment,) = broker.partition_files(topic, 0).glob("*.log")
+    with segment.open("r+b") as file:
+        file.seek(file.read().index(b"to-be-damaged"))
+        file.write(b"TO")
+    async with source_of(broker.bootstrap, topic) as source:
+        (split,) = await next_event(source.assignments(), Assigned)
+        source.start_at({split: source.first_position})
+        with pytest.raises(SourceRefused, match="cannot be read") as refused:
+            await read_values(source, 3)
+        assert refused.value.where["position"] == position_of(1)
 
 
 async def test_a_header_name_that_is_not_text_does_no_harm(broker: KafkaBroker, new_topic: NewTopic) -> None:

@@ -5,7 +5,8 @@ Names and meanings are librdkafka's, from its CONFIGURATION.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,15 +32,20 @@ class ConsumerRecipe:
     log: ClientLog
     token: msk_iam.TokenMaker | None
 
-    def make(self, on_error: Callable[[KafkaError], None]) -> Consumer:
-        """To be called in the thread that will use the consumer; waits up to ten seconds for a first token.
+    @contextmanager
+    def consumer(self, on_error: Callable[[KafkaError], None]) -> Iterator[Consumer]:
+        """To be entered in the thread that uses the consumer. Waits up to ten seconds for a first token.
 
-        Raises ``SourceRefused``."""
+        Raises ``SourceRefused`` if the client cannot be made, or fails."""
         callbacks = {"error_cb": on_error, **_token_callback(self.token)}
         try:
-            return Consumer(self.settings, logger=self.log, **callbacks)
+            consumer = Consumer(self.settings, logger=self.log, **callbacks)
+            try:
+                yield consumer
+            finally:
+                consumer.close()
         except KafkaException as error:
-            raise failures.client_refused(error) from None
+            raise failures.client_failed(error) from None
 
     def __repr__(self) -> str:
         return f"ConsumerRecipe({', '.join(self.settings)})"
@@ -67,7 +73,7 @@ class Clients:
         try:
             return AdminClient(settings, **_token_callback(self._token))
         except KafkaException as error:
-            raise failures.client_refused(error) from None
+            raise failures.client_failed(error) from None
 
     def member(self) -> ConsumerRecipe:
         """Owns the group membership and commits; every partition stays paused, so it never fetches."""

@@ -106,11 +106,11 @@ def of_request(error: KafkaError, what: str, **where: str) -> StreamsvcError:
     return SourceUnavailable(f"{what}: {text_of(error)}", kafka_error=error.name(), **where)
 
 
-def client_refused(error: KafkaException) -> SourceRefused:
-    """The client could not be made: a setting is not valid, a certificate cannot be read, or there is no token."""
+def client_failed(error: KafkaException) -> SourceRefused:
+    """Most often it could not be made: a setting is not valid, a certificate cannot be read, or there is no token."""
     cause = kafka_error(error)
     return SourceRefused(
-        f"the Kafka client does not start: {text_of(cause)}",
+        f"the Kafka client does not work: {text_of(cause)}",
         hint="check `client`, `tls` and `sasl` of the source",
         kafka_error=cause.name(),
     )

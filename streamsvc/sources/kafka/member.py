@@ -62,6 +62,9 @@ class Member:
         self._held: set[Partition] = set()
         self._to_commit: dict[Partition, int] = {}
         self._closing = False
+        # The thread's own.
+        self._owned: set[Partition] = set()
+        self._rejected = False
 
     async def __aenter__(self) -> Self:
         self._thread = self._loop.run_in_executor(self._executor, self._run)
@@ -94,13 +97,9 @@ class Member:
     # The thread
 
     def _run(self) -> None:
-        self._owned: set[Partition] = set()
         while not self._closing:
-            consumer = self._recipe.make(self._on_error)
-            try:
+            with self._recipe.consumer(self._on_error) as consumer:
                 self._take_part(consumer)
-            finally:
-                consumer.close()
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, REJOIN_S)
 

@@ -51,7 +51,7 @@ class Ownership:
         self._inbox: asyncio.Queue[MemberEvent | None] = asyncio.Queue()
         self._named: dict[Partition, Split] = {}
         self._unnamed: set[Partition] = set()
-        self._leaving: set[Split] = set()
+        self._leaving: dict[Split, float] = {}
         self._missing_since: dict[str, float] = {}
 
     def post(self, event: MemberEvent) -> None:
@@ -70,8 +70,7 @@ class Ownership:
 
     def release(self, splits: Iterable[Split]) -> None:
         """Let go of those that are leaving."""
-        leaving = self._leaving.intersection(splits)
-        self._leaving -= leaving
+        leaving = [split for split in splits if self._leaving.pop(split, None) is not None]
         self._reader.stop(leaving)
         self._member.release([parse_split(split).partition for split in leaving])
 
@@ -97,13 +96,16 @@ class Ownership:
         splits = tuple(self._named.pop(partition) for partition in event.partitions if partition in self._named)
         left_s = event.deadline - time.monotonic()
         if left_s > 0:
-            self._leaving.update(splits)
+            self._leaving.update(dict.fromkeys(splits, event.deadline))
             self._member.release(set(event.partitions) - {parse_split(split).partition for split in splits})
-            asyncio.get_running_loop().call_later(left_s, self.release, splits)
+            asyncio.get_running_loop().call_later(left_s, self._release_overdue, event.deadline)
         else:
             self._reader.stop(splits)
         if splits:
             self.events.put_nowait(Revoked(splits, max(0.0, left_s)))
+
+    def _release_overdue(self, deadline: float) -> None:
+        self.release([split for split, due in self._leaving.items() if due == deadline])
 
     async def _check(self) -> None:
         try:

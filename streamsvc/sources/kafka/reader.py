@@ -105,6 +105,10 @@ class Reader:
         self._queue: deque[tuple[Batch, tuple[int, ...]]] = deque()
         self._queued_bytes = 0
         self._closing = False
+        # The thread's own.
+        self._cursors: dict[Partition, _Cursor] = {}
+        self._assigned: set[Partition] = set()
+        self._topic_ids: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         self._thread = self._loop.run_in_executor(self._executor, self._run)
@@ -172,14 +176,18 @@ class Reader:
             while self._queue and rows < BATCH_RECORDS and nbytes < BATCH_BYTES:
                 batch, turns = self._queue.popleft()
                 self._queued_bytes -= batch.nbytes
-                turn_of = iter(turns)
-                current = batch.only(lambda span: self._turns.get(span.split) == next(turn_of))  # noqa: B023
+                current = self._current(batch, turns)
                 if current.spans:
                     taken.append(current)
                     rows += len(current)
                     nbytes += current.nbytes
             self._changed.notify_all()
         return joined(taken) if taken else None
+
+    def _current(self, batch: Batch, turns: tuple[int, ...]) -> Batch:
+        """Without the spans that were read in an earlier turn of their split."""
+        turn_of_span = iter(turns)
+        return batch.only(lambda span: self._turns.get(span.split) == next(turn_of_span))
 
     def _on_thread_done(self, thread: asyncio.Future[None]) -> None:
         self._failure = self._failure or thread.exception()
@@ -188,18 +196,12 @@ class Reader:
     # The thread
 
     def _run(self) -> None:
-        consumer = self._recipe.make(self._say)
-        self._cursors: dict[Partition, _Cursor] = {}
-        self._assigned: set[Partition] = set()
-        self._topic_ids: dict[str, str] = {}
-        try:
+        with self._recipe.consumer(self._say) as consumer:
             while self._obey(consumer):
                 messages: Records = consumer.consume(1, IDLE_POLL_S)
                 if messages:
                     messages += consumer.consume(CONSUME_RECORDS - 1, GATHER_S)
                     self._digest(consumer, messages)
-        finally:
-            consumer.close()
 
     def _obey(self, consumer: Consumer) -> bool:
         """Do what was ordered; wait while the queue is full. False: the end."""

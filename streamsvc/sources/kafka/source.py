@@ -88,10 +88,9 @@ class KafkaSource:
             await stack.enter_async_context(self._reader)
             if self._joins:
                 await stack.enter_async_context(self._member)
-            stack.push_async_callback(self._end_tasks)
-            if self._joins:
                 self._spawn(self._member.ended())
-                self._spawn(self._ownership.run())
+            stack.push_async_callback(self._end_tasks)
+            self._spawn(self._ownership.run())
             self._stack = stack.pop_all()
         return self
 
@@ -222,6 +221,7 @@ class KafkaSource:
         finally:
             task.cancel()
             failed.cancel()
+            await asyncio.gather(task, failed, return_exceptions=True)
 
     # Clients
 
@@ -294,11 +294,8 @@ class KafkaSource:
         earliest, end = (await self._topics.earliest([split]))[split], (await self._topics.ends([split]))[split]
         if earliest <= position <= end:
             return None
-        what = (
-            "the source no longer has the record to read next"
-            if position < earliest
-            else ("the partition ends before the record to read next")
-        )
+        is_early = position < earliest
+        what = f"the record to read next is {'no longer there' if is_early else 'behind the end of its partition'}"
         return PositionLost(what, hint=SEEK_HINT, split=split, position=position, earliest=earliest, end=end)
 
     # Tasks

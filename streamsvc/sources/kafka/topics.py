@@ -28,7 +28,7 @@ from streamsvc.sources.kafka.client_log import topic_id_text
 from streamsvc.sources.kafka.splits import Partition, SplitName, parse_split
 
 REQUEST_TIMEOUT_S = 10.0
-METADATA_TIMEOUT_S = 3.0
+METADATA_TIMEOUT_S = 1.0
 """Of requests that hold a thread: short, so that the process can end meanwhile."""
 
 _MOCK_CLUSTER = "mockCluster"
