@@ -45,11 +45,18 @@ class Records:
     tombstones: pa.Array
     faults: Mapping[int, Fault]
 
+    def only(self, indices: Sequence[int]) -> Records:
+        """These, and neither tombstones nor faults. ``indices``: in ``rows``, in order."""
+        return Records(self.rows.take(pa.array(indices, pa.int64())), self.tombstones.slice(0, 0), {})
+
+    def leave(self, indices: Sequence[int]) -> Records:
+        """All but these."""
+        return Records(leave_out([self.rows], indices)[0], self.tombstones, self.faults)
+
     def without(self, faults: Mapping[int, Fault]) -> Records:
         """Go on with the others. ``faults``: index in ``rows`` -> why that record is a reject."""
         in_batch = {self.rows[index].as_py(): fault for index, fault in faults.items()}
-        (rows,) = leave_out([self.rows], sorted(faults))
-        return Records(rows, self.tombstones, {**self.faults, **in_batch})
+        return Records(leave_out([self.rows], sorted(faults))[0], self.tombstones, {**self.faults, **in_batch})
 
 
 def screen(values: pa.Array) -> tuple[pa.Array, Records]:
@@ -104,6 +111,19 @@ def sift(
         rows, columns = rows.take(order), [column.take(order) for column in columns]
     batch = pa.RecordBatch.from_arrays([*columns, rows], schema=with_row(schema))
     return Sifted(batch, rejects(records.faults))
+
+
+def combined(one: Sifted, other: Sifted) -> Sifted:
+    """Two parts of a batch as one, in record order."""
+    return Sifted(_merged(one.rows, other.rows), _merged(one.rejects, other.rejects))
+
+
+def _merged(one: pa.RecordBatch, other: pa.RecordBatch) -> pa.RecordBatch:
+    if not len(one) or not len(other):
+        return one if len(one) else other
+    columns = [pa.concat_arrays(pair) for pair in zip(one.columns, other.columns, strict=True)]
+    both = pa.RecordBatch.from_arrays(columns, schema=one.schema)
+    return both.take(pc.sort_indices(both[ROW]))
 
 
 def rejects(faults: Mapping[int, Fault]) -> pa.RecordBatch:
