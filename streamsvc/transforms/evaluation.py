@@ -154,16 +154,18 @@ class Evaluation:
     def _prepared_probe(self, expressions: Sequence[Node], condition: Node | None) -> duckdb.DuckDBPyRelation | None:
         """The rows for which the condition fails, or an expression where the condition holds.
 
-        Without a probe, ``sift`` looks for them by halves. There is none for what TRY refuses: ``error(...)``.
+        Without a probe, ``sift`` looks for them by halves. ``error(...)``, which TRY refuses, is another failure here.
         """
         query = self._template(
             "SELECT _row FROM input WHERE TRY(CASE WHEN _condition THEN row(_expression) IS NULL ELSE TRUE END) IS NULL"
         )
         if not expressions:
             query = self._template("SELECT _row FROM input WHERE TRY(_condition IS NULL) IS NULL")
-        query = _replaced(query, "_condition", [condition or self._template("SELECT TRUE")["select_list"][0]])
+        always, failure = self._template("SELECT TRUE, CASE WHEN CAST('!' AS INT) IS NULL THEN NULL END")["select_list"]
+        query = _replaced(query, _is_column("_condition"), [condition or always])
+        query = _replaced(query, _is_column("_expression"), expressions)
         try:
-            return self._prepare(_replaced(query, "_expression", expressions))
+            return self._prepare(_replaced(query, _is_error, [failure]))
         except ValueError:
             return None
 
@@ -236,21 +238,29 @@ class _Feed:
         return reader.__arrow_c_stream__(requested_schema)
 
 
-def _replaced(tree: Any, name: str, expressions: Sequence[Node]) -> Any:
-    """The tree with each reference to ``name`` replaced; an argument with it becomes one argument an expression."""
+def _replaced(tree: Any, meant: Callable[[Node], bool], expressions: Sequence[Node]) -> Any:
+    """The tree with each node that is meant replaced; an argument that is one becomes one argument an expression."""
     if isinstance(tree, dict):
-        if tree.get("column_names") == [name]:
+        if meant(tree):
             return expressions[0]
-        return {key: _replaced(value, name, expressions) for key, value in tree.items()}
+        return {key: _replaced(value, meant, expressions) for key, value in tree.items()}
     if isinstance(tree, list):
         found: list[Any] = []
         for entry in tree:
-            if isinstance(entry, dict) and entry.get("expression", {}).get("column_names") == [name]:
+            if isinstance(entry, dict) and meant(entry.get("expression", {})):
                 found.extend(entry | {"expression": expression} for expression in expressions)
             else:
-                found.append(_replaced(entry, name, expressions))
+                found.append(_replaced(entry, meant, expressions))
         return found
     return tree
+
+
+def _is_column(name: str) -> Callable[[Node], bool]:
+    return lambda node: node.get("column_names") == [name]
+
+
+def _is_error(node: Node) -> bool:
+    return str(node.get("function_name")).lower() == "error"
 
 
 def _steps(plan: list[Node]) -> set[str]:

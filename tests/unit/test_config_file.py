@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from streamsvc.config import Rules
 from streamsvc.config_file import Loaded, load
@@ -374,3 +377,52 @@ def test_the_environment_is_the_process_own_by_default(folder: Folder, monkeypat
     monkeypatch.setitem(os.environ, "STREAMSVC_TEST_NAME", "from-outside")
     folder.file.write_text(GOOD.replace("web-logs", "${STREAMSVC_TEST_NAME}"))
     assert load(folder.file).service.service == "from-outside"
+
+
+SCRAPS = [
+    "&a ",
+    "*a",
+    "<<: *a",
+    "${A}",
+    "${",
+    "}",
+    "[",
+    ": ",
+    "- ",
+    "\n",
+    "'",
+    '"\\ud800"',
+    "!!x ",
+    "~",
+    "? ",
+    "|\n",
+    "---\n",
+]
+SCRAPS += [
+    "0x1F",
+    "1e999",
+    "999999999999999999999999",
+    "\x85",
+    "%YAML 1.1\n",
+    "\U0001f600",
+    "2026-01-01",
+    "@",
+    "\t",
+    ".nan",
+]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=st.lists(st.tuples(st.integers(0, len(GOOD)), st.integers(0, 20), st.sampled_from(SCRAPS)), max_size=4))
+def test_any_file_is_good_or_has_problems_with_places(folder: Folder, edits: list[tuple[int, int, str]]) -> None:
+    text = GOOD
+    for at, removed, scrap in edits:
+        text = text[:at] + scrap + text[at + removed :]
+    folder.file.write_text(text)
+    problems: list[str] | None = None
+    try:
+        load(folder.file, {"A": "x{y: z"})
+    except ConfigError as error:
+        problems = error.problems
+    place = re.compile(rf"{re.escape(str(folder.file))}:\d+:\d+: .")
+    assert problems is None or (problems and all(place.match(problem) for problem in problems))
