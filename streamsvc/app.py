@@ -19,6 +19,7 @@ from streamsvc import config_file
 from streamsvc.config import Aws, Decode, JsonDecode, Pipeline, Rules, Service
 from streamsvc.contracts import ObjectStore, Source, Transform
 from streamsvc.core.offsets import position_of
+from streamsvc.decoders.build import InvalidDecode, needs_sample, with_sample
 from streamsvc.decoders.build import build as build_decoder
 from streamsvc.errors import ConfigError, StoreRefused
 from streamsvc.log.segment_log import SegmentLog
@@ -121,8 +122,10 @@ def build_recipe(rules: Rules, stores: OpenStore, memory_bytes: int, *, max_part
     """What one configuration, today's or a stored one, makes of records.
 
     Raises ``ConfigError``; its problems begin with a path into the pipeline: ``transform.0.sql: ...``."""
-    with _problems_at("decode: "):
+    try:
         decoder = build_decoder(rules.decode)
+    except InvalidDecode as error:
+        raise ConfigError([f"{'.'.join(('decode', *error.path))}: {error}"]) from None
     schema = decoder.schema
     for name in rules.include:
         schema = schema.append(pa.field(name, METADATA[name]))
@@ -161,7 +164,7 @@ def load(file: Path) -> Service:
 
 
 def _problems_of(service: Service, name: str, pipeline: Pipeline) -> list[str]:
-    if is_inferred(pipeline.decode):
+    if needs_sample(pipeline.decode):
         return []
     try:
         build_recipe(
@@ -322,22 +325,18 @@ async def _open_pipeline(
     )
 
 
-def is_inferred(decode: Decode) -> bool:
-    """Its columns are not in the file: they are taken from a sample once, and kept in the state."""
-    return decode.json_ is not None and decode.json_.columns == "infer"
-
-
 async def _rules(service: Service, name: str, state: ObjectStore) -> Rules:
     """The rules of a pipeline; with ``schema: infer``, under the columns that the first worker inferred."""
     pipeline = service.pipelines[name]
     rules = Rules.of(pipeline, rejects_url(service, name, pipeline))
-    if not is_inferred(pipeline.decode):
+    if not needs_sample(pipeline.decode):
         return rules
     decode = await _known_columns(pipeline.decode, state)
     while decode is None:
         async with _kafka(service, name, None, QUEUE_BYTES, joins=False) as source:
-            columns = column_types(infer_schema(await sample(source, SAMPLE_RECORDS)))
-        await state.create(INFERRED_KEY, orjson.dumps(columns))
+            inferred = with_sample(pipeline.decode, await sample(source, SAMPLE_RECORDS))
+        assert inferred.json_ is not None
+        await state.create(INFERRED_KEY, orjson.dumps(inferred.json_.columns))
         decode = await _known_columns(pipeline.decode, state)
     return rules.model_copy(update={"decode": decode})
 

@@ -6,8 +6,9 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from streamsvc.app import inspect, is_inferred, load, new_stores, state_url
+from streamsvc.app import inspect, load, new_stores, state_url
 from streamsvc.config import Service
+from streamsvc.decoders.build import needs_sample
 from streamsvc.ops import logs
 from streamsvc.stores.probe import probe
 
@@ -28,7 +29,7 @@ def validate(file: Path, *, online: bool) -> int:
                 f"{file}: warning: pipelines.{name}.sink.buffer.interval is {interval_ms:.0f} ms; "
                 f"a segment over {count} splits may take {count * MS_A_SPLIT} ms to claim them"
             )
-        if is_inferred(pipeline.decode) and not online:
+        if needs_sample(pipeline.decode) and not online:
             print(f"{file}: note: pipelines.{name} infers its columns, so its SQL is checked when they are known")
     print(f"{file}: good ({', '.join(service.pipelines)})")
     return 0

@@ -46,16 +46,16 @@ SCHEMA = pa.schema(
 )
 
 FORMATS = {
-    "parquet": Options(path="", partition_by=BY),
+    "parquet": Options(path="memory://x", partition_by=BY),
     "parquet-sorted": Options(
-        path="",
+        path="memory://x",
         partition_by=BY,
         compression="snappy",
         parquet=ParquetOptions(row_group_rows=7, sort_by=["size", "id"], dictionary=["text"], statistics=False),
     ),
-    "json": Options(path="", partition_by=BY, format="json", compression="none"),
-    "json-gzip": Options(path="", partition_by=BY, format="json", compression="gzip"),
-    "json-zstd": Options(path="", partition_by=BY, format="json", compression="zstd", compression_level=3),
+    "json": Options(path="memory://x", partition_by=BY, format="json", compression="none"),
+    "json-gzip": Options(path="memory://x", partition_by=BY, format="json", compression="gzip"),
+    "json-zstd": Options(path="memory://x", partition_by=BY, format="json", compression="zstd", compression_level=3),
 }
 JSON_COLUMNS = (
     "{id: 'BIGINT', seen: 'TIMESTAMPTZ', text: 'VARCHAR', size: 'SMALLINT', share: 'DOUBLE', flag: 'BOOLEAN',"
@@ -238,7 +238,7 @@ class TestPlacing:
     def test_what_has_no_place_is_rejected_and_no_neighbour(self, lake: ObjectStore) -> None:
         tags = ["a", "x" * 256, None, "ü" * 120, "/" * 90, "b"]
         rows = some_rows(6)
-        sink = ObjectSink(lake, Options(path="", partition_by={"tag": "tag"}), SCHEMA, Scripted(pa.array(tags)))
+        sink = ObjectSink(lake, Options(path="memory://x", partition_by={"tag": "tag"}), SCHEMA, Scripted(pa.array(tags)))
         objects = sink.open()
         written = objects.write(rows)
         reasons = dict(zip(written.rejects[ROW].to_pylist(), written.rejects["reason"].to_pylist(), strict=True))
@@ -249,7 +249,7 @@ class TestPlacing:
         assert ids == {"tag=a": [0], "tag=b": [5], f"tag={'ü' * 120}": [3]}
 
     def test_all_rows_may_be_rejects(self, lake: ObjectStore) -> None:
-        options = Options(path="", partition_by={"tag": "tag"})
+        options = Options(path="memory://x", partition_by={"tag": "tag"})
         for tags in (["x" * 256] * 3, [None] * 3):
             objects = ObjectSink(lake, options, SCHEMA, Scripted(pa.array(tags, pa.string()))).open()
             assert objects.write(some_rows(3)).rejects.num_rows == 3
@@ -260,13 +260,13 @@ class TestPlacing:
         schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
         texts = ["x" * 250, "y" * 100]
         rows = with_row(pa.RecordBatch.from_pylist([{"id": 1, "text": text} for text in texts], schema=schema))
-        objects = sink_of(lake, Options(path="", partition_by=by), schema).open()
+        objects = sink_of(lake, Options(path="memory://x", partition_by=by), schema).open()
         assert objects.write(rows).rejects["reason"].to_pylist() == [KEY_TOO_LONG]
         (only,) = objects.close(SEGMENT)
         assert len(f"{lake.url}/{only.key}") < 1024
 
     def test_one_partition_too_many_cuts_before_its_record(self, lake: ObjectStore) -> None:
-        options = Options(path="", partition_by={"size": "size"}, max_partitions=2)
+        options = Options(path="memory://x", partition_by={"size": "size"}, max_partitions=2)
         schema = pa.schema([("id", pa.int64()), ("size", pa.int16())])
 
         def rows(*sizes: int) -> pa.RecordBatch:
@@ -308,7 +308,7 @@ class TestParquet:
     def test_timestamps_are_microseconds(self, lake: ObjectStore, unit: Any) -> None:
         schema = pa.schema([("at", pa.timestamp(unit))])
         rows = with_row(pa.record_batch([pa.array([1_000_000_001], pa.int64()).cast(schema.types[0])], schema=schema))
-        (only,) = fill(sink_of(lake, Options(path=""), schema), [rows]).close(SEGMENT)
+        (only,) = fill(sink_of(lake, Options(path="memory://x"), schema), [rows]).close(SEGMENT)
         written = pq.read_table(pa.py_buffer(whole(only)[1]))["at"]
         assert written.type == pa.timestamp("us")
         scale = {"s": 10**6, "ms": 10**3, "us": 1, "ns": 1 / 1000}[unit]
@@ -331,22 +331,22 @@ class TestConfiguration:
         self, lake: ObjectStore, options: dict[str, Any], problem: str
     ) -> None:
         with pytest.raises(ConfigError, match=problem):
-            sink_of(lake, Options(path="", **options))
+            sink_of(lake, Options(path="memory://x", **options))
 
     @pytest.mark.parametrize("format_", ["parquet", "json"])
     def test_types_without_a_place_are_refused(self, lake: ObjectStore, format_: Any) -> None:
         schema = pa.schema([("id", pa.int64()), ("gap", pa.type_for_alias("month_day_nano_interval"))])
         with pytest.raises(ConfigError, match="has no place for one of the columns"):
-            sink_of(lake, Options(path="", format=format_), schema)
+            sink_of(lake, Options(path="memory://x", format=format_), schema)
 
     def test_a_path_without_room_is_refused(self) -> None:
         store = open_store(f"memory://lake/{'/'.join(['x' * 100] * 7)}", Aws())
         with pytest.raises(ConfigError, match=r"sink\.path"):
-            sink_of(store, Options(path=""))
+            sink_of(store, Options(path="memory://x"))
 
     def test_nothing_makes_the_values(self, lake: ObjectStore) -> None:
         with pytest.raises(ConfigError, match=r"sink\.partition_by\.tag: nothing makes its values"):
-            ObjectSink(lake, Options(path="", partition_by={"tag": "tag"}), SCHEMA)
+            ObjectSink(lake, Options(path="memory://x", partition_by={"tag": "tag"}), SCHEMA)
 
     @pytest.mark.parametrize(
         "options",
