@@ -82,7 +82,7 @@ class ExactReader:
         self._readers = {name: _reader(declared[name]) for name in names}
         self._names = frozenset(names)
         self._extra = extra
-        self._decimals = any(holds_decimal(declared[name]) for name in names)
+        self._decimals = any(holds_decimal(column) for column in declared.values())
 
     def read(self, records: Sequence[bytes]) -> tuple[dict[str, list[Any]], dict[int, Fault]]:
         """Columns of Python values; a record that is a reject has only nulls."""
@@ -254,9 +254,9 @@ def _float_reader(column: ColumnType) -> _Read:
 
 
 def _decimal_reader(column: DecimalType) -> _Read:
-    """A number, or a number as text; digits that the scale cannot hold must be zeros."""
+    """A number, or a number as text; digits that the scale cannot hold must be zeros. The precision is seen to later."""
     least = Decimal(1).scaleb(-column.scale)
-    limit = Decimal(10) ** (column.precision - column.scale)
+    limit = Decimal(10) ** (38 - column.scale)
 
     def read(value: Any) -> Decimal:
         if type(value) not in {int, str, Decimal} or (type(value) is str and not _NUMBER.fullmatch(value)):

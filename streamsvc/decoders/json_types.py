@@ -114,7 +114,7 @@ def arrow_type(column: ColumnType) -> pa.DataType:
 
 
 def wire_type(column: ColumnType) -> pa.DataType:
-    """What a value is read as, before texts become times and numbers become times or ``float32``."""
+    """What a value is read as, before texts become times and the range of numbers is looked at."""
     match column:
         case Scalar("timestamp" | "date"):
             return pa.string()
@@ -122,6 +122,8 @@ def wire_type(column: ColumnType) -> pa.DataType:
             return pa.int64()
         case Scalar("float32"):
             return pa.float64()
+        case DecimalType(_, scale):
+            return pa.decimal128(38, scale)
         case ListType(item):
             return pa.list_(wire_type(item))
         case MapType(item):

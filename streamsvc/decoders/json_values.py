@@ -48,9 +48,7 @@ def _has_range(column: ColumnType) -> bool:
             return _has_range(item)
         case StructType(fields):
             return any(_has_range(item) for _, item in fields)
-        case Scalar(name):
-            return name in {"float32", "float64"}
-    return isinstance(column, DecimalType)
+    return isinstance(column, DecimalType) or column in {Scalar("float32"), Scalar("float64")}
 
 
 def _finished(column: ColumnType, values: pa.Array) -> tuple[pa.Array, pa.Array | None]:
@@ -64,7 +62,8 @@ def _finished(column: ColumnType, values: pa.Array) -> tuple[pa.Array, pa.Array 
             return _finished_struct(fields, values)
         case DecimalType(precision, scale):
             most = pa.scalar(Decimal((0, (9,) * precision, -scale)), values.type)
-            return values, pc.greater(pc.abs(values), most)
+            wrong = pc.greater(pc.abs(values), most)
+            return pc.if_else(wrong, None, values).cast(pa.decimal128(precision, scale)), wrong
         case Scalar("float64"):
             return _finite(values)
         case Scalar("float32"):

@@ -496,7 +496,7 @@ _ANY_LINE = st.one_of(_LINE, _mangled(), _PIECES)
 
 
 @given(st.lists(_LINE, max_size=5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_combined_as_a_regular_expression_reads_it(lines: list[str]) -> None:
     rows, rejects = decode(apache_decoder("combined"), *(line.encode() for line in lines))
     wanted = {number: reference(line) for number, line in enumerate(lines)}
@@ -511,7 +511,7 @@ def test_combined_as_a_regular_expression_reads_it(lines: list[str]) -> None:
     ["combined", "vhost_combined", "common", '%v:%p %h "%m %U%q %H" %>s', "%h %u %t %>s", '%h "%t" %q|%s "%{a}i;"'],
 )
 @given(lines=st.lists(_ANY_LINE, max_size=6))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_the_fast_way_reads_what_the_exact_way_reads(form: str, lines: list[str]) -> None:
     values = pa.array([line.encode() for line in lines], pa.binary())
     fast, exact = apache_decoder(form).decode(values), exact_only(form).decode(values)
