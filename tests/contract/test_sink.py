@@ -238,7 +238,9 @@ class TestPlacing:
     def test_what_has_no_place_is_rejected_and_no_neighbour(self, lake: ObjectStore) -> None:
         tags = ["a", "x" * 256, None, "ü" * 120, "/" * 90, "b"]
         rows = some_rows(6)
-        sink = ObjectSink(lake, Options(path="memory://x", partition_by={"tag": "tag"}), SCHEMA, Scripted(pa.array(tags)))
+        sink = ObjectSink(
+            lake, Options(path="memory://x", partition_by={"tag": "tag"}), SCHEMA, Scripted(pa.array(tags))
+        )
         objects = sink.open()
         written = objects.write(rows)
         reasons = dict(zip(written.rejects[ROW].to_pylist(), written.rejects["reason"].to_pylist(), strict=True))
