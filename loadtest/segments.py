@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
@@ -38,6 +39,14 @@ class Visible:
         """Every visible object with the name of the segment in it."""
         keys = [f"lake/{key}" for key in self.lake.listing()] + [f"rejects/{key}" for key in self.rejects.listing()]
         return [key for key in keys if segment in key]
+
+    def census(self) -> dict[str, int]:
+        """How the segments ended that the log still tells of; planned: their worker was gone before the claims."""
+        counts = Counter(dict.fromkeys(("committed", "aborted", "planned"), 0))
+        for segment in map(segment_of, self.log.listing(PLANS)):
+            outcome = self.outcome(segment)
+            counts["planned" if outcome is None else outcome.state] += 1
+        return dict(counts)
 
     def strays(self) -> list[str]:
         """Visible objects of segments that were aborted or never decided."""

@@ -15,7 +15,6 @@ from typing import Any
 
 import boto3
 
-from loadtest.audit import read_faults
 from loadtest.lake import Folder
 from loadtest.processes import STREAMSVC, Child, running
 from loadtest.segments import Visible
@@ -66,8 +65,12 @@ class Store:
         prefixes = (f"{self.state}/{PIPELINE}", self.lake, self.rejects)
         return Visible(*(Folder(prefix, self.endpoint_url, session) for prefix in prefixes))
 
-    def faults(self) -> dict[str, int]:
-        return {} if self.faults_log is None else read_faults(self.faults_log)
+    def faults(self) -> str:
+        """How many calls failed, of how many, and how."""
+        if self.faults_log is None:
+            return "none"
+        counted: dict[str, Any] = json.loads(self.faults_log.read_bytes())
+        return f"{sum(counted['faults'].values())} of {counted['calls']} calls {counted['faults']}"
 
 
 @contextmanager
@@ -153,6 +156,11 @@ class Stage:
             child.end()
         done: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
         return done
+
+    def said(self, message: str) -> int:
+        """How often the workers have logged this message."""
+        logs = self.directory.glob("worker-*.log")
+        return sum(log.read_text(encoding="utf-8", errors="replace").count(f'"message": "{message}"') for log in logs)
 
     @property
     def ledger(self) -> Path:
