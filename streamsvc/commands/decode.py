@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,15 +24,25 @@ def decode(source: str, decoder: str, rejects: Path | None) -> int:
         raise ConfigError([f"--as {decoder}: {error}"]) from None
     with ExitStack() as stack:
         try:
-            stream = sys.stdin.buffer if source == "-" else stack.enter_context(Path(source).open("rb", buffering=0))
+            whole = sys.stdin.fileno() if source == "-" else source
+            stream = stack.enter_context(open(whole, "rb", closefd=source != "-"))  # noqa: PTH123 - a descriptor, too
             refused = stack.enter_context(rejects.open("wb")) if rejects else None
         except OSError as error:
             raise ConfigError([f"{error.filename}: {error.strerror}"]) from None
         counts = decode_lines(built, stream, sys.stdout.buffer, refused)
+    _let_go_of_a_closed_pipe()
     if counts.rejects:
         where = f"; they are in {rejects}" if rejects else "; --rejects FILE keeps them"
-        print(f"{counts.rejects} of {counts.lines} lines were rejected{where}", file=sys.stderr)
+        print(f"{counts.rejects} of {counts.rows + counts.rejects} lines were rejected{where}", file=sys.stderr)
     return 0
+
+
+def _let_go_of_a_closed_pipe() -> None:
+    """The interpreter flushes standard output once more at its end, and would complain that nobody reads it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _options(text: str) -> Decode:

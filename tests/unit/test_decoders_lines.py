@@ -1,84 +1,146 @@
-"""The filter, through real pipes."""
+"""Decoders as Unix filters."""
 
+from __future__ import annotations
+
+import base64
+import io
 import json
 import os
-import subprocess
-import sys
-from base64 import b64decode
-from io import BytesIO
-from pathlib import Path
+import threading
+from typing import Any
 
-from streamsvc.decoders import lines as filtering
-from streamsvc.decoders.apache import apache_decoder
-from streamsvc.decoders.lines import decode_lines
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamsvc.decoders.json import JsonDecoder
+from streamsvc.decoders.json_types import parse_type
+from streamsvc.decoders.lines import Counts, decode_lines
 from streamsvc.decoders.raw import RawDecoder
 
-GOOD = b'::1 - bob [24/Nov/2026:10:00:00 +0100] "GET /a HTTP/1.1" 200 12 "-" "curl"'
-COMMAND = [sys.executable, "-m", "streamsvc", "decode", "--as", "apache=combined"]
+COLUMNS = {
+    "n": "int64",
+    "t": "timestamp",
+    "d": "date",
+    "c": "decimal(5,2)",
+    "l": "list<timestamp(ms)>",
+    "m": "map<string, struct<t: timestamp>>",
+}
+RECORD = (
+    b'{"n":1,"t":"2024-02-29T13:00:00.5+01:00","d":"2024-02-29","c":1.5,"l":[0,null],'
+    b'"m":{"a":{"t":"2024-01-01T00:00:00Z"}}}'
+)
 
 
-def test_rows_and_rejects_with_their_lines() -> None:
-    out, rejects = BytesIO(), BytesIO()
-    counts = decode_lines(apache_decoder("combined"), BytesIO(GOOD + b"\nnonsense\n" + GOOD), out, rejects)
-    rows = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert (counts.lines, counts.rejects, len(rows)) == (3, 1, 2)
-    assert rows[0]["datetime"] == "2026-11-24T09:00:00Z"
-    assert (rows[1]["host"], rows[1]["authuser"], rows[1]["response"], rows[1]["referer"]) == ("::1", "bob", 200, None)
-    rejected = json.loads(rejects.getvalue())
-    assert (rejected["line"], b64decode(rejected["raw_base64"])) == (2, b"nonsense")
+class Trickle(io.BytesIO):
+    """Gives a few bytes at a time, however many are asked for."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        super().__init__(data)
+        self._step = step
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return super().read1(self._step)
 
 
-def test_bytes_that_are_no_text_and_empty_lines() -> None:
-    out = BytesIO()
-    decode_lines(RawDecoder(), BytesIO(b"a\xff\x00b\n\nlast"), out, None)
-    assert [json.loads(line)["value"] for line in out.getvalue().splitlines()] == ["a\\xff\x00b", "", "last"]
+def json_decoder(**columns: str) -> JsonDecoder:
+    return JsonDecoder({name: parse_type(text) for name, text in columns.items()})
 
 
-def test_a_line_without_end_is_a_reject_and_not_all_of_memory() -> None:
-    rejects = BytesIO()
-    long = b"x" * (filtering.MAX_LINE_BYTES + 5_000_000)
-    counts = decode_lines(RawDecoder(), BytesIO(b"before\n" + long + b"\nafter\n"), BytesIO(), rejects)
-    assert (counts.lines, counts.rejects) == (3, 1)
-    rejected = json.loads(rejects.getvalue())
-    assert (rejected["line"], rejected["reason"]) == (2, "too_long")
-    assert len(b64decode(rejected["raw_base64"])) == filtering.MAX_LINE_BYTES + 1
+def run(decoder: Any, data: bytes, *, step: int = 1 << 20, **options: int) -> tuple[Counts, list[Any], list[Any]]:
+    out, rejects = io.BytesIO(), io.BytesIO()
+    counts = decode_lines(decoder, Trickle(data, step), out, rejects, **options)
+    rows, refused = ([json.loads(line) for line in stream.getvalue().split(b"\n")[:-1]] for stream in (out, rejects))
+    return counts, rows, refused
+
+
+def test_rows_are_json_in_the_columns_order() -> None:
+    out = io.BytesIO()
+    assert decode_lines(json_decoder(**COLUMNS), io.BytesIO(RECORD + b"\n{}\n"), out, None) == Counts(2, 0)
+    assert out.getvalue() == (
+        b'{"n":1,"t":"2024-02-29T12:00:00.500000Z","d":"2024-02-29","c":"1.50","l":["1970-01-01T00:00:00Z",null],'
+        b'"m":{"a":{"t":"2024-01-01T00:00:00Z"}}}\n'
+        b'{"n":null,"t":null,"d":null,"c":null,"l":null,"m":null}\n'
+    )
+
+
+def test_rejects_name_the_line_and_hold_its_bytes() -> None:
+    counts, rows, rejects = run(json_decoder(n="int64"), b'{"n":1}\n{"n":"\xff"}\n\n{"n":"x"}\n{"n":2}')
+    assert counts == Counts(2, 3)
+    assert rows == [{"n": 1}, {"n": 2}]
+    assert [(reject["line"], reject["reason"]) for reject in rejects] == [
+        (2, "encoding"),
+        (3, "malformed"),
+        (4, "type"),
+    ]
+    assert base64.b64decode(rejects[0]["raw_base64"]) == b'{"n":"\xff"}'
+    assert rejects[2]["error"] == "n: text 'x' is not int64"
+
+
+def test_bytes_that_are_no_text_are_base64() -> None:
+    _, rows, _ = run(RawDecoder(), b"text\r\n\xff\xfe\n\x00\n\n")
+    assert rows == [{"value": "text\r"}, {"value": {"base64": "//4="}}, {"value": "\x00"}, {"value": ""}]
+
+
+@given(
+    lines=st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), max_size=8),
+    ends=st.booleans(),
+    step=st.integers(1, 9),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_line_is_a_row_or_a_reject_however_the_bytes_arrive(lines: list[bytes], ends: bool, step: int) -> None:
+    data = b"\n".join(lines) + (b"\n" if ends and lines else b"")
+    wanted = data.split(b"\n")
+    if not wanted[-1]:
+        wanted.pop()
+    counts, rows, rejects = run(RawDecoder(), data, step=step, longest_line_bytes=8)
+    assert counts == Counts(len(rows), len(rejects))
+    assert len(rows) + len(rejects) == len(wanted)
+    assert [reject["line"] for reject in rejects] == [number for number, line in enumerate(wanted, 1) if len(line) > 8]
+    assert {reject["error"] for reject in rejects} == {f"{len(line)} bytes" for line in wanted if len(line) > 8}
+
+
+def test_a_line_that_never_ends_is_not_held() -> None:
+    class Endless:
+        """100 MB without a line break, then a good line."""
+
+        chunks = 100
+
+        def read1(self, size: int = -1, /) -> bytes:
+            self.chunks -= 1
+            return b"x" * 1_000_000 if self.chunks >= 0 else b"\nok\n" if self.chunks == -1 else b""
+
+    out, rejects = io.BytesIO(), io.BytesIO()
+    before = pa.total_allocated_bytes()
+    assert decode_lines(RawDecoder(), Endless(), out, rejects) == Counts(1, 1)
+    assert pa.total_allocated_bytes() - before < 10_000_000
+    reject = json.loads(rejects.getvalue())
+    assert (reject["line"], reject["reason"], reject["error"]) == (1, "too_long", "100000000 bytes")
+    assert base64.b64decode(reject["raw_base64"]) == b"x" * 1024
 
 
 def test_a_line_is_printed_when_it_comes() -> None:
-    with subprocess.Popen([*COMMAND, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for _ in range(2):
-            process.stdin.write(GOOD + b"\n")
-            process.stdin.flush()
-            assert json.loads(process.stdout.readline())["response"] == 200
-        process.stdin.close()
-        assert process.wait(20) == 0
+    """As behind ``tail -f``: the pipe stays open, and no more comes until the row has been read."""
+    read_in, write_in = os.pipe()
+    read_out, write_out = os.pipe()
+    with os.fdopen(read_in, "rb") as stream, os.fdopen(write_out, "wb") as out:
+        filtering = threading.Thread(target=decode_lines, args=(RawDecoder(), stream, out, None))
+        filtering.start()
+        with os.fdopen(write_in, "wb", buffering=0) as writer, os.fdopen(read_out, "rb") as reader:
+            for line in (b"one", b"two"):
+                writer.write(line + b"\n")
+                assert reader.readline() == b'{"value":"%b"}\n' % line
+        filtering.join()
 
 
-def test_nobody_reads_on(tmp_path: Path) -> None:
-    file = tmp_path / "access.log"
-    file.write_bytes((GOOD + b"\n") * 50_000)
-    reading, writing = os.pipe()
-    with subprocess.Popen([*COMMAND, str(file)], stdout=writing, stderr=subprocess.PIPE) as process:
-        os.close(writing)
-        os.read(reading, 100)
-        os.close(reading)
-        _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (0, b"")
+@pytest.mark.parametrize("gone", ["out", "rejects"])
+def test_nobody_reads_any_more(gone: str) -> None:
+    class Gone(io.BytesIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
 
-
-def test_rejects_are_counted_and_kept_where_they_are_wanted(tmp_path: Path) -> None:
-    rejects = tmp_path / "rejects.json"
-    done = subprocess.run(
-        [*COMMAND, "-", "--rejects", str(rejects)], input=b"nonsense\n" + GOOD, capture_output=True, check=True
-    )
-    assert b"1 of 2 lines were rejected" in done.stderr
-    assert len(rejects.read_bytes().splitlines()) == len(done.stdout.splitlines()) == 1
-
-
-def test_what_cannot_be_read_is_told() -> None:
-    for arguments in (["no-such-file", "--as", "raw"], ["-", "--as", "apache=%{"], ["-", "--as", "cvs"]):
-        done = subprocess.run([*COMMAND[:4], *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        assert done.returncode == 2, done
-        assert b"Traceback" not in done.stderr
+    streams = {"out": io.BytesIO(), "rejects": io.BytesIO()} | {gone: Gone()}
+    endless = Trickle(b"a\n" * 1000, 2)
+    assert decode_lines(RawDecoder(), endless, streams["out"], streams["rejects"]) == Counts(0, 0)
+    assert endless.tell() == 2
