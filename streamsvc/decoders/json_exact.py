@@ -254,7 +254,7 @@ def _float_reader(column: ColumnType) -> _Read:
 
 
 def _decimal_reader(column: DecimalType) -> _Read:
-    """A number, or a number as text; digits that the scale cannot hold must be zeros. The precision is seen to later."""
+    """A number, or a number as text; digits that the scale cannot hold must be zeros. Precision comes later."""
     least = Decimal(1).scaleb(-column.scale)
     limit = Decimal(10) ** (38 - column.scale)
 

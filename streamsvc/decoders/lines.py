@@ -68,7 +68,7 @@ def decode_lines(
     return Counts(rows, refused)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Batch:
     """lines: without their ends; of a line that is too long, its beginning. too_long: index -> its whole length."""
 
@@ -84,24 +84,74 @@ class _Decoded:
 
 
 def _batches(stream: Readable, longest: int) -> Iterator[_Batch]:
-    """The lines of each read. Holds one line that is not whole, and of one that is too long only the beginning."""
-    held, skipped = b"", 0
+    """The lines of each read. Holds one line that is not whole yet, and of one that is too long only the beginning."""
+    held, length = b"", 0
     while chunk := stream.read1(_READ_BYTES):
         *whole, rest = chunk.split(b"\n")
-        batch = _Batch(whole, {})
         if whole:
-            batch.lines[0] = held + whole[0]
-            batch.too_long = {0: skipped + len(batch.lines[0])} if skipped else {}
-            held, skipped = b"", 0
-        held += rest
-        if skipped or len(held) > longest:
-            kept = held[:_SHOWN_BYTES]
-            skipped += len(held) - len(kept)
-            held = kept
-        for index, line in enumerate(batch.lines):
-            if len(line) > longest:
-                batch.too_long[index] = len(line)
-        if batch.lines:
-            yield batch
-    if held:
-        yield _Batch([held], {0: skipped + len(held)} if skipped else {})
+            yield _batch([held + whole[0], *whole[1:]], [length + len(whole[0]), *map(len, whole[1:])], longest)
+            held, length = b"", 0
+        length += len(rest)
+        held = held + rest if length <= longest else (held + rest)[:_SHOWN_BYTES]
+    if length:
+        yield _batch([held], [length], longest)
+
+
+def _batch(lines: list[bytes], lengths: list[int], longest: int) -> _Batch:
+    return _Batch(lines, {index: length for index, length in enumerate(lengths) if length > longest})
+
+
+def _decode(decoder: Decoder, batch: _Batch, first_number: int) -> _Decoded:
+    fit = [index for index in range(len(batch.lines)) if index not in batch.too_long]
+    sifted = decoder.decode(pa.array([batch.lines[index] for index in fit], pa.binary()))
+    faults = {fit[reject[ROW]]: (reject["reason"], reject["error"]) for reject in sifted.rejects.to_pylist()} | {
+        index: (TOO_LONG, f"{length} bytes") for index, length in batch.too_long.items()
+    }
+    rejects = [
+        _json(
+            {
+                "line": first_number + index,
+                "reason": reason,
+                "error": error,
+                "raw_base64": base64.b64encode(
+                    batch.lines[index][:_SHOWN_BYTES] if index in batch.too_long else batch.lines[index]
+                ),
+            }
+        )
+        for index, (reason, error) in sorted(faults.items())
+    ]
+    return _Decoded(_json_lines(sifted.rows), b"".join(rejects), len(sifted.rows))
+
+
+def _json_lines(rows: pa.RecordBatch) -> bytes:
+    fields = [field for field in rows.schema if field.name != ROW]
+    columns = [rows.column(field.name).cast(_without_zone(field.type)) for field in fields]
+    plain = pa.RecordBatch.from_arrays(columns, names=[field.name for field in fields])
+    return b"".join(map(_json, plain.to_pylist(maps_as_pydicts="strict")))
+
+
+def _json(members: dict[str, Any]) -> bytes:
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+    return orjson.dumps(members, default=_as_json, option=options)
+
+
+def _as_json(value: object) -> Any:
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def _without_zone(kind: pa.DataType) -> pa.DataType:
+    """Python's own time zones need a database that a small machine may lack; all our times are UTC."""
+    if isinstance(kind, pa.TimestampType):
+        return pa.timestamp(kind.unit)
+    if isinstance(kind, pa.ListType):
+        return pa.list_(_without_zone(kind.value_type))
+    if isinstance(kind, pa.MapType):
+        return pa.map_(kind.key_type, _without_zone(kind.item_type))
+    if isinstance(kind, pa.StructType):
+        return pa.struct([(field.name, _without_zone(field.type)) for field in kind])
+    return kind
