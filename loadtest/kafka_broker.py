@@ -21,9 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions, NewTopic
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.cimpl import OFFSET_SPEC_LATEST, NewPartitions, NewTopic
 
 Setting: TypeAlias = str | int | float | bool
 
@@ -157,11 +158,14 @@ class KafkaBroker:
         self.start()
 
     def create_topic(self, name: str, partitions: int = 1, **config: Setting) -> None:
-        """``config`` are topic settings with ``_`` for ``.``: ``cleanup_policy="compact"``."""
+        """``config`` are topic settings with ``_`` for ``.``: ``cleanup_policy="compact"``.
+
+        Returns when the topic can be used."""
         settings = {key.replace("_", "."): _property(value) for key, value in config.items()}
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
         with self._admin() as admin:
             admin.create_topics([topic])[name].result(_ADMIN_TIMEOUT_S)
+            _wait_until_served(admin, name, partitions)
 
     def delete_topic(self, name: str) -> None:
         with self._admin() as admin:
@@ -171,6 +175,7 @@ class KafkaBroker:
         """Add partitions up to this many."""
         with self._admin() as admin:
             admin.create_partitions([NewPartitions(name, partitions)])[name].result(_ADMIN_TIMEOUT_S)
+            _wait_until_served(admin, name, partitions)
 
     @property
     def _log(self) -> Path:
@@ -264,6 +269,23 @@ def broker_jars() -> Path:
             _run(["mvn", "-q", "-B", *pom, "dependency:copy-dependencies", f"-DoutputDirectory={partial}"])
             partial.rename(folder)
     return folder
+
+
+def _wait_until_served(admin: AdminClient, topic: str, partitions: int) -> None:
+    """The controller answers before the broker knows of a new topic, and that before it leads its partitions."""
+    where = {
+        TopicPartition(topic, number): OffsetSpec.for_timestamp(OFFSET_SPEC_LATEST) for number in range(partitions)
+    }
+    give_up_at = time.monotonic() + _ADMIN_TIMEOUT_S
+    while True:
+        try:
+            for answer in admin.list_offsets(where).values():
+                answer.result(_ADMIN_TIMEOUT_S)
+        except KafkaException:
+            if time.monotonic() > give_up_at:
+                raise
+        else:
+            return
 
 
 def _run(command: list[str]) -> None:

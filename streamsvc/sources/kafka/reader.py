@@ -15,12 +15,13 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streamsvc.core.offsets import position_of
 from streamsvc.records import Batch, Span, Split
@@ -37,6 +38,7 @@ BATCH_BYTES = 32 * 1024 * 1024
 """A batch is cut above either; it may be smaller, and is not waited for."""
 
 IDLE_POLL_S = 0.1
+LOOK_UP_S = 1.0
 GATHER_S = 0.005
 """After the first record of a consume: more batching under a trickle, against five milliseconds of latency."""
 
@@ -235,6 +237,11 @@ class Reader:
         if gone:
             consumer.incremental_unassign([TopicPartition(*partition) for partition in sorted(gone)])
         wanted = partitions & self._cursors.keys()
+        for topic in {partition.topic for partition in wanted} - {partition.topic for partition in self._assigned}:
+            # A client that is connected already would find the leaders of a new topic only at its next look, in up
+            # to a second. It finds them sooner when it is asked.
+            with suppress(KafkaException):
+                consumer.list_topics(topic, timeout=LOOK_UP_S)
         if wanted:
             consumer.incremental_assign(
                 [TopicPartition(*partition, self._cursors[partition].offset) for partition in sorted(wanted)]
