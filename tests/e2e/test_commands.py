@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,14 @@ class Service:
         assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def start(self, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "streamsvc", "run", str(self.file)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[str]]:
+        command = [sys.executable, "-m", "streamsvc", "run", str(self.file)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def landed(self) -> int:
         return sum(parquet.read_metadata(path).num_rows for path in (self.folder / "lake").rglob("*.parquet"))
@@ -124,11 +126,11 @@ def test_sigterm_lands_what_is_open_and_a_restart_goes_on(broker: KafkaBroker, t
     service = Service(broker, tmp_path)
     service.produce(3000)
     for part in (1, 2):
-        process = service.start()
-        service.wait_until_landed(service.good)
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=40)
-        assert process.returncode == 0, errors
+        with service.running() as process:
+            service.wait_until_landed(service.good)
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=40)
+            assert process.returncode == 0, errors
         if part == 1:
             service.produce(3000)
     assert service.landed() == service.good
