@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pyarrow import json
 
 from streamsvc.decoders.cutting import joined
-from streamsvc.decoders.json_exact import EXTRA, ExactReader
+from streamsvc.decoders.json_exact import EXTRA, STRING, ExactReader
 from streamsvc.decoders.json_types import ColumnType, arrow_type, is_plain, wire_type
 from streamsvc.decoders.json_values import finish
 from streamsvc.decoders.sifting import Fault, Records, combined, leave_out, screen, sift
@@ -33,7 +33,7 @@ _BLOCK_BYTES = 64 * 1024
 _MOST_BYTES = 2**30
 _WHITESPACE = " \t\r\n"
 _SECOND_DOCUMENT = r"\}[ \t\r\n]*[^ \t\r\n,\]\}]"
-_NESTING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
+_NESTING = re.compile(STRING + rb"|[\[{]|[\]}]", re.DOTALL)
 
 _Columns: TypeAlias = list[pa.Array]
 _Faults: TypeAlias = dict[int, Fault]

@@ -189,6 +189,16 @@ def test_what_is_not_asked_for_does_not_matter(value: bytes) -> None:
     assert exact(decoder(x="int64"), value) == ([{"x": 7, "_row": 0}], [])
 
 
+@pytest.mark.parametrize(
+    "hostile", [b'\\"' * 500_000, b"\\" * 1_000_001, b'"' * 1_000_000, b'" ' * 500_000, b"NaN" * 300_000]
+)
+def test_a_megabyte_of_quotes_is_read_in_linear_time(hostile: bytes) -> None:
+    records = [b'{"x":' + b"[" * 501 + b'"' + hostile, b'{"x":NaN,"y":"' + hostile + b"}", b'{"x":7}']
+    rows, rejects = decode(decoder(x="int64"), *records)
+    assert rows == [{"x": 7, "_row": 2}]
+    assert [reason for _, reason, _ in rejects] == ["too_deep", "malformed"]
+
+
 def test_two_documents_and_none_do_not_move_the_rows_between() -> None:
     rows, rejects = decode(decoder(x="int64"), b'{"x":1}{"x":2}', b'{"x":3}', b" ", b'{"x":4', b"}", b'{"x":5}')
     assert rows == [{"x": 3, "_row": 1}, {"x": 5, "_row": 5}]
