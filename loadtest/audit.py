@@ -47,6 +47,7 @@ PARTITIONS = {"date": "strftime(datetime, '%Y-%m-%d')", "response": "response"}
 _NONE = pa.array([], pa.int32())
 _FEWEST_RECORDS_A_SPLIT = 1_000
 _EXAMPLES = 5
+_REJECT_FIELDS = ("position", "arrival", "reason", "error")
 
 _TABLES = """
     SET TimeZone = 'UTC';
@@ -257,6 +258,8 @@ class Audit:
         """Objects without an intact row: in which other place would they have one? In none: they are corrupt."""
         places = self._sql.execute("SELECT DISTINCT place FROM objects ORDER BY ALL").fetchall()
         for (place,) in places:
+            if not len(rows.table):
+                return
             checked = check(self._sql, rows.moved_to(values_of(place)), self._form)
             strangers = without_an_intact_row(checked)
             at_home = checked.filter(pc.invert(pc.is_in(checked["object"], value_set=strangers)))
@@ -272,7 +275,8 @@ class Audit:
             return number, False, None, None, None, False
         partition = re.search(r"@(\d+)", reject["split"])
         at_home = partition is not None and int(partition[1]) == stamp.split
-        return number, False, stamp.producer, stamp.split, stamp.seq, stamp.intact and at_home
+        told = all(reject.get(name) for name in _REJECT_FIELDS)
+        return number, False, stamp.producer, stamp.split, stamp.seq, stamp.intact and at_home and told
 
 
 def read_faults(path: Path) -> dict[str, int]:

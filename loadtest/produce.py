@@ -12,7 +12,6 @@ import argparse
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -76,13 +75,13 @@ class StampingProducer:
                 "compression.type": "lz4",
             }
         )
-        self._stopped = threading.Event()
+        self._stopping = False
         self._failure: KafkaError | None = None
         self._bytes = 0
 
     def stop(self) -> None:
         """Send no more; from any thread or a signal handler."""
-        self._stopped.set()
+        self._stopping = True
 
     def run(self) -> Produced:
         """Raises ``ProduceFailed``; what was acknowledged before is in the ledger."""
@@ -91,12 +90,12 @@ class StampingProducer:
         about = {"topic": order.topic, "form": order.form, "seed": order.seed, "splits": splits}
         began = time.monotonic()
         with LedgerWriter(order.ledger, order.producer, about) as self._ledger:
-            while not self._stopped.is_set() and self._logs.made != (order.records or -1):
+            while not self._stopping and self._logs.made != (order.records or -1):
                 self._send_chunk(splits)
                 self._ledger.flush()
                 self._check()
                 if order.rate:
-                    self._stopped.wait(began + self._logs.made / order.rate - time.monotonic())
+                    time.sleep(max(0.0, began + self._logs.made / order.rate - time.monotonic()))
             while self._kafka.flush(1.0) and self._failure is None:
                 self._ledger.flush()
         self._check()

@@ -96,7 +96,7 @@ def make_run(root: Path, form: Form = "combined", *, whole_rows: bool = True) ->
             row = combined_row(value) if form == "combined" else json_row(value)
             if row is None:
                 raw = base64.b64encode(value).decode()
-                refused.append({"split": f"access@{split}.topic-id", "raw_base64": raw})
+                refused.append(reject(split, raw))
             else:
                 rows[f"date={row['datetime']:%Y-%m-%d}/response={row['response']}"].append(row)
     for place, members in rows.items():
@@ -107,6 +107,12 @@ def make_run(root: Path, form: Form = "combined", *, whole_rows: bool = True) ->
         )
     write_rejects(run, refused)
     return run
+
+
+def reject(split: int, raw: str) -> dict[str, Any]:
+    why = {"reason": "shape", "error": "not a combined line"}
+    where = {"split": f"access@{split}.topic-id", "position": "00000000000000000007", "arrival": "2026-11-24T23:59:51Z"}
+    return {**where, **why, "raw_base64": raw}
 
 
 def write_rejects(run: Run, refused: list[dict[str, Any]]) -> None:
@@ -169,7 +175,7 @@ def test_a_file_that_a_careless_listing_would_skip_counts_too(run: Run) -> None:
 def test_a_row_that_is_also_a_reject_is_duplicated(run: Run) -> None:
     line = AccessLogs(11, START, malformed_share=0.01).lines(1)[0]
     raw = base64.b64encode(stamped(line, "p0", 0, 0)).decode()
-    write_rejects(run, [*read_rejects(run), {"split": "access@0.topic-id", "raw_base64": raw}])
+    write_rejects(run, [*read_rejects(run), reject(0, raw)])
     assert wrong(run.audit()) == {"duplicated": 1, "rejected unexpectedly": 1}
 
 
@@ -225,14 +231,15 @@ def test_a_dropped_reject_is_loss(run: Run) -> None:
     assert wrong(run.audit()) == {"lost": 1}
 
 
-def test_a_reject_with_a_changed_byte_or_another_split_is_corrupt(run: Run) -> None:
-    first, second, *rest = read_rejects(run)
+def test_a_reject_with_a_changed_byte_or_another_split_or_no_reason_is_corrupt(run: Run) -> None:
+    first, second, third, *rest = read_rejects(run)
     raw = bytearray(base64.b64decode(first["raw_base64"]))
     raw[0] ^= 1
     first["raw_base64"] = base64.b64encode(raw).decode()
     second["split"] = "access@7.topic-id"
-    write_rejects(run, [first, second, *rest])
-    assert wrong(run.audit()) == {"corrupt": 2}
+    third["reason"] = ""
+    write_rejects(run, [first, second, third, *rest])
+    assert wrong(run.audit()) == {"corrupt": 3}
 
 
 def test_a_malformed_record_that_landed_is_wrong(run: Run) -> None:
