@@ -25,7 +25,7 @@ def decode(source: str, decoder: str, rejects: Path | None) -> int:
     with ExitStack() as stack:
         try:
             whole = sys.stdin.fileno() if source == "-" else source
-            stream = stack.enter_context(open(whole, "rb", closefd=source != "-"))  # noqa: PTH123 - a descriptor, too
+            stream = stack.enter_context(open(whole, "rb", closefd=source != "-"))
             refused = stack.enter_context(rejects.open("wb")) if rejects else None
         except OSError as error:
             raise ConfigError([f"{error.filename}: {error.strerror}"]) from None
