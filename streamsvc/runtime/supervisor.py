@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -108,6 +109,9 @@ class Supervisor:
         while not self._stopping.is_set():
             began = monotonic()
             slot.exit_code = await self._run_once(slot)
+            if self._stopping.is_set() and slot.exit_code == -signal.SIGTERM:
+                # Told to stop before it could listen: nothing was open.
+                slot.exit_code = 0
             if slot.exit_code == 0:
                 return
             if slot.exit_code == FAILED:
