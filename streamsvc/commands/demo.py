@@ -198,9 +198,8 @@ def _show_results(console: Console, folder: Path, produced: int) -> None:
         console.print("\n[bold]The lake, asked by DuckDB[/bold]")
         console.print(QUERY.format(lake=_short(lake)), highlight=False, style="dim", soft_wrap=True)
         _show(connection.sql(QUERY.format(lake=lake)))
-    console.print(
-        f"\nRead {_short(folder / 'pipeline.yaml')}, change it, and: streamsvc validate FILE, streamsvc run FILE"
-    )
+    file = _short(folder / "pipeline.yaml")
+    console.print(f"\nThe pipelines are in {file}. Next: streamsvc rejects {file}", soft_wrap=True, highlight=False)
 
 
 def _show(answer: duckdb.DuckDBPyRelation) -> None:

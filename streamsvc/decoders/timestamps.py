@@ -29,6 +29,8 @@ ISO_TIMESTAMP = rf"^{_STAMP}{_ZONE}?$"
 may be missing."""
 ISO_DATE = rf"^{_DAY}$"
 
+_ISO_OFFSET = re.compile(r"Z?|([+-])([0-9]{2}):?([0-9]{2})?")
+_CLF_OFFSET = re.compile(r"([+-])([01][0-9]|2[0-3])([0-5][0-9])\]")
 _CLF = rf"^\[[0-9]{{2}}/[A-Z][a-z]{{2}}/[0-9]{{4}}:{_CLOCK}:[0-5][0-9]$"
 
 
@@ -38,7 +40,7 @@ def from_iso(texts: pa.Array) -> pa.Array:
     if pc.all(pc.ends_with(texts, "Z")).as_py() is not False:
         return _in_range(_cast(texts, UTC))
     parts = pc.extract_regex(texts, rf"^(?P<stamp>{_STAMP})(?P<zone>{_ZONE}?)$")
-    return _shifted(_cast(parts.field("stamp"), _NAIVE), parts.field("zone"))
+    return _shifted(_cast(parts.field("stamp"), _NAIVE), parts.field("zone"), _ISO_OFFSET)
 
 
 def from_clf(clocks: pa.Array, zones: pa.Array) -> pa.Array:
@@ -50,7 +52,7 @@ def from_clf(clocks: pa.Array, zones: pa.Array) -> pa.Array:
         pc.utf8_slice_codeunits(texts, start, stop) for start, stop in ((8, 12), (4, 7), (1, 3), (13, 21))
     )
     stamps = _cast(_iso(year, month, day, clock), _NAIVE)
-    return _shifted(stamps.take(encoded.indices), zones)
+    return _shifted(stamps.take(encoded.indices), zones, _CLF_OFFSET)
 
 
 def from_ctime(month: pa.Array, day: pa.Array, clock: pa.Array, year: pa.Array) -> pa.Array:
@@ -109,21 +111,18 @@ def _exists(day: str) -> bool:
     return True
 
 
-def _shifted(stamps: pa.Array, zones: pa.Array) -> pa.Array:
-    """Local times east or west of Greenwich to UTC. An empty zone is UTC; one that is none makes null."""
+def _shifted(stamps: pa.Array, zones: pa.Array, pattern: re.Pattern[str]) -> pa.Array:
+    """Local times east or west of Greenwich to UTC. A zone that is none makes null."""
     encoded = zones.dictionary_encode()
-    offsets = pa.array([_offset_us(zone) for zone in encoded.dictionary.to_pylist()], pa.int64())
+    offsets = pa.array([_offset_us(pattern.fullmatch(zone)) for zone in encoded.dictionary.to_pylist()], pa.int64())
     instants = pc.subtract(stamps.view(pa.int64()), offsets.take(encoded.indices))
     return _in_range(instants.view(_NAIVE)).view(UTC)
 
 
-def _offset_us(zone: str) -> int | None:
-    if zone in {"", "Z"}:
-        return 0
-    found = re.fullmatch(r"([+-])([01][0-9]|2[0-3]):?([0-5][0-9])?\]?", zone)
+def _offset_us(found: re.Match[str] | None) -> int | None:
     if found is None:
         return None
-    minutes = int(found[2]) * 60 + int(found[3] or 0)
+    minutes = int(found[2] or 0) * 60 + int(found[3] or 0)
     return (minutes if found[1] == "+" else -minutes) * _MINUTE_US
 
 

@@ -181,6 +181,8 @@ def test_a_line_break_at_the_end_is_no_matter(end: bytes) -> None:
         (LINE.replace(b"10/Oct", b"10/Okt"), "timestamp", "is not a time"),
         (LINE.replace(b"13:55:36", b"24:00:00"), "timestamp", "is not a time"),
         (LINE.replace(b"-0700", b"-9900"), "timestamp", "is not a time"),
+        (LINE.replace(b"-0700", b"-07:00"), "timestamp", "is not a time"),
+        (LINE.replace(b"-0700", b"Z"), "timestamp", "is not a time"),
         (LINE.replace(b" 200 ", b" 99999 "), "number", "column response (%>s): '99999' is not an int16"),
         (LINE.replace(b" 200 ", b" 2x0 "), "number", "is not an int16"),
         (LINE.replace(b"2326", b"9223372036854775808"), "number", "column bytes (%b)"),

@@ -199,6 +199,12 @@ def test_a_megabyte_of_quotes_is_read_in_linear_time(hostile: bytes) -> None:
     assert [reason for _, reason, _ in rejects] == ["too_deep", "malformed"]
 
 
+def test_deep_records_with_exact_numbers_are_read() -> None:
+    deep = b'{"d":1.50,"y":' + b"[" * 499 + b"]" * 499 + b',"z":' + b'{"a":' * 498 + b"1" + b"}" * 498 + b"}"
+    assert decode(decoder(d="decimal(4,2)"), deep) == ([{"d": Decimal("1.50"), "_row": 0}], [])
+    assert exact(decoder(d="decimal(4,2)"), deep) == ([{"d": Decimal("1.50"), "_row": 0}], [])
+
+
 def test_two_documents_and_none_do_not_move_the_rows_between() -> None:
     rows, rejects = decode(decoder(x="int64"), b'{"x":1}{"x":2}', b'{"x":3}', b" ", b'{"x":4', b"}", b'{"x":5}')
     assert rows == [{"x": 3, "_row": 1}, {"x": 5, "_row": 5}]
