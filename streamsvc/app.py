@@ -209,13 +209,10 @@ class Inspected:
 
     name: str
     state: str
-    options: Pipeline
     source: KafkaSource
     log: SegmentLog
     recipe: Recipe
-    rejects: ObjectStore
     finisher: Finisher
-    config: str
 
     async def positions_at(self, start: str) -> Mapping[Split, Position]:
         """Of every live split: ``earliest``, ``latest``, or the first record at an ISO time."""
@@ -267,7 +264,7 @@ def log_of(service: Service, name: str) -> SegmentLog:
 
 
 async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspected:
-    """A look from outside. Joins no group; writes nothing but the stored configuration. ``stack`` closes the source."""
+    """A look from outside. Joins no group, writes nothing but inferred columns. ``stack`` closes the source."""
     observer = Observer(name, Metrics(service.service))
     stores = Stores(service.aws, observer)
     source = await stack.enter_async_context(_kafka(service, name, None, service.memory // 8, joins=False))
@@ -277,13 +274,10 @@ async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspect
     return Inspected(
         name=name,
         state=state_url(service, name),
-        options=service.pipelines[name],
         source=source,
         log=log,
         recipe=build_recipe(rules, stores, service.memory),
-        rejects=stores(rules.rejects, "rejects"),
         finisher=_finisher(service, source, log, stores, observer),
-        config=await log.save_config(rules.document()),
     )
 
 
