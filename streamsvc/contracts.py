@@ -38,6 +38,15 @@ class Revoked:
 SplitEvent: TypeAlias = Assigned | Revoked
 
 
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What lies between a position and the end of its split: so many records (Kafka), or so long a time (Kinesis: the
+    age of the record to be read next). ``None``: the source does not say."""
+
+    records: int | None = None
+    milliseconds: int | None = None
+
+
 class Source(AbstractAsyncContextManager["Source"], Protocol):
     """Reads splits in order. Never skips, never moves a position by itself.
 
@@ -93,6 +102,20 @@ class Source(AbstractAsyncContextManager["Source"], Protocol):
 
     async def ends(self) -> Mapping[Split, Position]:
         """Where every live split ends now."""
+        ...
+
+    async def lag(self, places: Mapping[Split, Position]) -> Mapping[Split, Lag]:
+        """How far these positions are behind the ends of their splits; without splits that it knows nothing of."""
+        ...
+
+    def at_end(self, places: Mapping[Split, Position]) -> frozenset[Split]:
+        """Those of these splits behind whose position the source had nothing more when it last answered. A hint, from
+        memory, and never a proof: more may have come since."""
+        ...
+
+    def parents(self) -> Mapping[Split, frozenset[Split]]:
+        """Of the live splits that came from others (Kinesis: by a split or a merge of shards): from which. From
+        memory; Kafka's partitions have no parents."""
         ...
 
     def acknowledge(self, positions: Mapping[Split, Position]) -> None:

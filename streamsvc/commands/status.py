@@ -16,6 +16,7 @@ from streamsvc.app import Inspected, inspect, load, selected
 from streamsvc.config import Service
 from streamsvc.core.offsets import offset_of
 from streamsvc.ops import logs
+from streamsvc.records import Position
 
 LAST_OUTCOMES = 5
 
@@ -25,7 +26,8 @@ class SplitRow(TypedDict):
     epoch: int
     committed: str
     end: str
-    lag_records: int
+    lag_records: int | None
+    lag_milliseconds: int | None
     pending_segment: str | None
 
 
@@ -50,13 +52,15 @@ async def _ask_one(inspected: Inspected) -> dict[str, Any]:
     ends = await inspected.source.ends()
     standings = await inspected.log.standings(sorted(ends))
     outcomes = await inspected.log.history(LAST_OUTCOMES)
+    lags = await inspected.source.lag({split: standing.cursor.position for split, standing in standings.items()})
     rows = [
         SplitRow(
             split=split,
             epoch=standing.cursor.epoch,
             committed=standing.cursor.position,
             end=ends[split],
-            lag_records=max(0, offset_of(ends[split]) - offset_of(standing.cursor.position)),
+            lag_records=lags[split].records if split in lags else None,
+            lag_milliseconds=lags[split].milliseconds if split in lags else None,
             pending_segment=standing.pending.segment if standing.pending else None,
         )
         for split, standing in standings.items()
@@ -86,9 +90,9 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
         for row in pipeline["splits"]:
             table.add_row(
                 Text(row["split"]),
-                f"{offset_of(row['committed']):,}",
-                f"{offset_of(row['end']):,}",
-                f"{row['lag_records']:,}",
+                _place(row["committed"]),
+                _place(row["end"]),
+                _lag(row),
                 row["pending_segment"] or "–",
             )
         console.print(table)
@@ -96,3 +100,14 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
             rows = sum(item["rows"] for item in outcome["objects"])
             detail = outcome["reason"] or f"{len(outcome['objects'])} objects, {rows:,} rows"
             console.print(f"  {outcome['segment']}  {outcome['state']}  {detail}", highlight=False, markup=False)
+
+
+def _place(position: Position) -> str:
+    """Kafka's offsets as numbers; other positions as they are."""
+    return f"{offset_of(position):,}" if position.isdecimal() else position
+
+
+def _lag(row: SplitRow) -> str:
+    if row["lag_records"] is not None:
+        return f"{row['lag_records']:,}"
+    return "–" if row["lag_milliseconds"] is None else f"{row['lag_milliseconds'] / 1000:,.1f} s"

@@ -31,7 +31,8 @@ class SplitStatus(TypedDict):
     split: str
     position: str
     lag_records: int | None
-    """``None``: the source does not say."""
+    lag_milliseconds: int | None
+    """Both: ``None`` if the source does not say."""
 
 
 class ObjectStatus(TypedDict):

@@ -72,6 +72,13 @@ class Metrics:
             "pipeline",
             "split",
         )
+        self.source_lag_milliseconds = self._gauge(
+            "source_lag_milliseconds",
+            "milliseconds",
+            "How far an owned shard was behind its tip when it was last read: MillisBehindLatest, as AWS calls it.",
+            "pipeline",
+            "split",
+        )
         self.oldest_unlanded_seconds = self._gauge(
             "oldest_unlanded_seconds",
             "seconds",
@@ -138,6 +145,7 @@ class Metrics:
     def forget_split(self, pipeline: str, split: str) -> None:
         """The split has left this worker: its series end."""
         self.source_lag_records.remove(pipeline, split)
+        self.source_lag_milliseconds.remove(pipeline, split)
 
     def exposition(self) -> bytes:
         """Prometheus text format 0.0.4."""

@@ -73,7 +73,6 @@ def _pipeline(name: str, parts: list[PipelineStatus]) -> Html:
     """One pipeline, from what each worker says of its share."""
     rejects = sum((Counter(part["rejects"]) for part in parts), Counter[str]())
     splits = sorted((split for part in parts for split in part["splits"]), key=lambda split: split["split"])
-    lags = [split["lag_records"] for split in splits if split["lag_records"] is not None]
     commits = [part["last_commit"] for part in parts if part["last_commit"]]
     return html(
         _PIPELINE,
@@ -84,7 +83,7 @@ def _pipeline(name: str, parts: list[PipelineStatus]) -> Html:
         landed=_count(sum(part["rows_landed"] for part in parts)),
         rejected=_count(rejects.total()),
         rejected_class="bad" if rejects else "",
-        lag=_count(sum(lags)) if lags else "–",
+        lag=_lag_of_all(splits),
         commit=_short_time(max(commits)) if commits else "–",
         filling=joined(map(_filling, parts)),
         reasons=_reasons(rejects),
@@ -122,12 +121,25 @@ def _splits(splits: list[SplitStatus]) -> Html:
             "<tr><td>{split}<td class=n>{position}<td class=n>{lag}",
             split=item["split"],
             position=item["position"],
-            lag="–" if item["lag_records"] is None else _count(item["lag_records"]),
+            lag=_lag(item["lag_records"], item["lag_milliseconds"]),
         )
         for item in splits[:SPLITS_SHOWN]
     )
     more = f"and {len(splits) - SPLITS_SHOWN} more; all are in /status" if len(splits) > SPLITS_SHOWN else ""
     return html(_SPLITS, rows=rows, more=more)
+
+
+def _lag_of_all(splits: list[SplitStatus]) -> str:
+    """Records add up; of times, the longest counts."""
+    records = [split["lag_records"] for split in splits if split["lag_records"] is not None]
+    milliseconds = [split["lag_milliseconds"] for split in splits if split["lag_milliseconds"] is not None]
+    return _lag(sum(records) if records else None, max(milliseconds, default=None))
+
+
+def _lag(records: int | None, milliseconds: int | None) -> str:
+    if records is not None:
+        return _count(records)
+    return "–" if milliseconds is None else f"{milliseconds / 1000:,.1f} s"
 
 
 def _objects(objects: list[ObjectStatus]) -> Html:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from operator import add
 
 from streamsvc import __version__
-from streamsvc.contracts import Source
+from streamsvc.contracts import Lag, Source
 from streamsvc.ops.health import PipelineStatus, Problems, ServiceStatus, SplitStatus, WorkerStatus
 from streamsvc.ops.metrics import Metrics, merge_expositions
+from streamsvc.records import Split
 from streamsvc.runtime.memory import MemoryBudget
 from streamsvc.runtime.observer import Observer, Summary
 from streamsvc.runtime.pipeline import Pipeline
@@ -55,15 +56,19 @@ class Watched:
                 SplitStatus(
                     split=split,
                     position=splits.cursors[split].position if split in splits.cursors else "",
-                    lag_records=self.observer.lag_records.get(split),
+                    lag_records=lag.records,
+                    lag_milliseconds=lag.milliseconds,
                 )
-                for split in sorted(splits.assigned)
+                for split, lag in self._lags(splits.assigned)
             ],
             open_segment=self.pipeline.open_segment(),
             landing=self.pipeline.landing,
             last_commit=self.observer.last_commit(),
             last_objects=list(self.observer.last_objects),
         )
+
+    def _lags(self, splits: Iterable[Split]) -> list[tuple[Split, Lag]]:
+        return [(split, self.observer.lags.get(split, Lag())) for split in sorted(splits)]
 
 
 class WorkerHealth:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
 
 import structlog
 
+from streamsvc.contracts import Lag
 from streamsvc.core.segments import Outcome, Plan
 from streamsvc.errors import Retryable
 from streamsvc.ops.health import ObjectStatus
 from streamsvc.ops.metrics import Metrics
-from streamsvc.records import Batch, ObjectInfo
+from streamsvc.records import Batch, ObjectInfo, Split
 from streamsvc.runtime.segment import Tally
 
 LAST_OBJECTS = 20
@@ -59,7 +61,7 @@ class Observer:
         self.rejects: Counter[str] = Counter()
         self.last_objects: deque[ObjectStatus] = deque(maxlen=LAST_OBJECTS)
         self.problems: dict[str, str] = {}
-        self.lag_records: dict[str, int] = {}
+        self.lags: Mapping[Split, Lag] = {}
         self.was_assigned = False
 
     def read(self, batch: Batch) -> None:
@@ -146,13 +148,16 @@ class Observer:
         if self.problems.pop(part, None) is not None:
             self._log.info(f"{part} answers again")
 
-    def lag(self, records: dict[str, int]) -> None:
-        """How many records of each owned split are in the source and have not landed."""
-        for split in self.lag_records.keys() - records.keys():
+    def lag(self, lags: Mapping[Split, Lag]) -> None:
+        """How far what has landed of each owned split is behind the source."""
+        for split in self.lags.keys() - lags.keys():
             self._metrics.forget_split(self._pipeline, split)
-        self.lag_records = records
-        for split, count in records.items():
-            self._metrics.source_lag_records.labels(self._pipeline, split).set(count)
+        self.lags = lags
+        for split, lag in lags.items():
+            if lag.records is not None:
+                self._metrics.source_lag_records.labels(self._pipeline, split).set(lag.records)
+            if lag.milliseconds is not None:
+                self._metrics.source_lag_milliseconds.labels(self._pipeline, split).set(lag.milliseconds)
 
     def last_commit(self) -> str | None:
         at = self.summary.last_outcome

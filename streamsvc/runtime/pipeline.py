@@ -18,7 +18,6 @@ from typing import TypeAlias
 import stamina
 
 from streamsvc.contracts import Assigned, Revoked, Source
-from streamsvc.core.offsets import offset_of
 from streamsvc.core.segments import Cursor
 from streamsvc.errors import Retryable
 from streamsvc.log.segment_log import SegmentLog
@@ -219,15 +218,7 @@ class Pipeline:
     async def _watch_lag(self) -> None:
         while True:
             with suppress(Retryable):
-                ends = await self._source.ends()
-                places = self._splits.cursors
-                self._observer.lag(
-                    {
-                        split: max(0, offset_of(ends[split]) - offset_of(places[split].position))
-                        for split in self._splits.assigned
-                        if split in ends and split in places
-                    }
-                )
+                self._observer.lag(await self._source.lag(self._splits.landed))
             await asyncio.sleep(LAG_EVERY_S)
 
     async def _next_event(self) -> Event | None:

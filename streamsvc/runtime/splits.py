@@ -23,6 +23,11 @@ class Splits:
         self._tickets: dict[Split, int] = {}
         self._next_ticket = count(1)
 
+    @property
+    def landed(self) -> dict[Split, Position]:
+        """Up to where each assigned split is committed, as far as the log has told."""
+        return {split: self.cursors[split].position for split in self.assigned if split in self.cursors}
+
     def seek_place(self, splits: Iterable[Split]) -> int:
         """These are not read until the log has told their place. Answers a ticket: an older answer is stale."""
         ticket = next(self._next_ticket)

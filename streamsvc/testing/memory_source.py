@@ -20,7 +20,7 @@ from typing import Literal, Self, TypeAlias
 
 import pyarrow as pa
 
-from streamsvc.contracts import Assigned, Revoked, SplitEvent
+from streamsvc.contracts import Assigned, Lag, Revoked, SplitEvent
 from streamsvc.core.offsets import offset_of, position_of, positions_of
 from streamsvc.errors import PositionLost, SourceRefused, StreamsvcError
 from streamsvc.records import METADATA, Batch, Position, Ranges, Span, Split
@@ -54,6 +54,7 @@ class _Log:
     start: int = 0
     end: int = 0
     records: dict[int, Record] = field(default_factory=dict)
+    parents: frozenset[Split] = frozenset()
 
     def between(self, first: int, to: int) -> list[tuple[int, Record]]:
         return [(offset, self.records[offset]) for offset in range(first, to) if offset in self.records]
@@ -98,8 +99,8 @@ class MemoryTopic:
         log.records = {offset: record for offset, record in log.records.items() if offset >= before}
         self._wake()
 
-    def add_split(self, split: Split) -> None:
-        self._logs[split] = _Log()
+    def add_split(self, split: Split, parents: Iterable[Split] = ()) -> None:
+        self._logs[split] = _Log(parents=frozenset(parents))
         for group in self._groups.values():
             group.balance()
 
@@ -312,6 +313,24 @@ class MemorySource:
     async def ends(self) -> Mapping[Split, Position]:
         await self._fail_if_scripted("ends")
         return {split: position_of(self._topic.log(split).end) for split in self._topic.splits}
+
+    async def lag(self, places: Mapping[Split, Position]) -> Mapping[Split, Lag]:
+        ends = await self.ends()
+        return {
+            split: Lag(records=max(0, offset_of(ends[split]) - offset_of(place)))
+            for split, place in places.items()
+            if split in ends
+        }
+
+    def at_end(self, places: Mapping[Split, Position]) -> frozenset[Split]:
+        live = set(self._topic.splits)
+        return frozenset(
+            split for split, place in places.items() if split in live and offset_of(place) >= self._topic.log(split).end
+        )
+
+    def parents(self) -> Mapping[Split, frozenset[Split]]:
+        logs = ((split, self._topic.log(split)) for split in self._topic.splits)
+        return {split: log.parents for split, log in logs if log.parents}
 
     def acknowledge(self, positions: Mapping[Split, Position]) -> None:
         self._topic.committed.setdefault(self._group_name, {}).update(positions)

@@ -218,6 +218,31 @@ async def test_a_range_that_is_left_early_is_let_go(stage: Stage) -> None:
         await cast("AsyncGenerator[Batch, None]", batches).aclose()
 
 
+async def test_how_far_behind_and_whether_at_the_end(stage: Stage) -> None:
+    for number in range(3):
+        stage.append(number, *numbered(10 * number))
+    async with stage.member() as source:
+        owned = await assigned(source.assignments(), 3)
+        starts = await source.first_positions()
+        behind = await source.lag(starts)
+        assert {stage.number(split): lag.records for split, lag in behind.items()} == {0: 0, 1: 10, 2: 20}
+        assert await source.lag({"unknown@0.x": source.first_position}) == {}
+        ends = await source.ends()
+        assert {lag.records for lag in (await source.lag(ends)).values()} == {0}
+        reading = Reading(source, starts)
+        await reading.until(ends)
+        while source.at_end(reading.at) != owned:
+            await asyncio.sleep(0)
+        assert source.at_end({split: starts[split] for split in owned if stage.number(split) > 0}) == frozenset()
+        assert source.parents() == {}
+        fuller = next(split for split in owned if stage.number(split) == 1)
+        stage.append(1, Record(b"more"))
+        await reading.until(await source.ends())
+        while fuller not in source.at_end(reading.at):
+            await asyncio.sleep(0)
+        assert fuller not in source.at_end(ends)
+
+
 async def test_keys_headers_times_and_tombstones_are_kept(stage: Stage) -> None:
     moment = datetime(2026, 1, 31, 6, 0, 0, 123000, tzinfo=UTC)
     milliseconds = int(moment.timestamp() * 1000)

@@ -129,14 +129,23 @@ async def test_metrics_and_status() -> None:
 async def test_the_page_adds_up_the_workers_and_shows_problems() -> None:
     health = Scripted()
     splits: list[list[SplitStatus]] = [
-        [{"split": "access@0.x", "position": "05", "lag_records": 3}],
-        [{"split": "access@1.x", "position": "07", "lag_records": None}],
+        [{"split": "access@0.x", "position": "05", "lag_records": 3, "lag_milliseconds": None}],
+        [{"split": "access@1.x", "position": "07", "lag_records": None, "lag_milliseconds": 61_500}],
     ]
     health.pipelines = [{"access": pipeline(splits=each, rejects={"malformed": 2})} for each in splits]
     health.unready = {"access: source": "no assignment yet"}
     async with serving(health, "127.0.0.1:0") as address:
         text = (await get(f"{address}/")).text
-    for expected in ("2,000", "1,800", "malformed 4", "access@0.x", "access@1.x", "no assignment yet", "worker 1"):
+    for expected in (
+        "2,000",
+        "1,800",
+        "malformed 4",
+        "access@0.x",
+        "access@1.x",
+        "61.5 s",
+        "no assignment yet",
+        "worker 1",
+    ):
         assert expected in text
 
 
@@ -149,7 +158,7 @@ async def test_the_page_is_inert_whatever_the_names_are() -> None:
                 source=hostile,
                 sink=hostile,
                 rejects={hostile: 1},
-                splits=[{"split": hostile, "position": hostile, "lag_records": None}],
+                splits=[{"split": hostile, "position": hostile, "lag_records": None, "lag_milliseconds": None}],
                 last_objects=[{"url": hostile, "rows": 1, "nbytes": 1, "kind": hostile}],
             )
         }
@@ -165,7 +174,9 @@ async def test_the_page_is_inert_whatever_the_names_are() -> None:
 
 async def test_a_thousand_splits_make_a_short_page() -> None:
     health = Scripted()
-    splits = [{"split": f"access@{n}.x", "position": "0", "lag_records": 0} for n in range(1000)]
+    splits = [
+        {"split": f"access@{n}.x", "position": "0", "lag_records": 0, "lag_milliseconds": None} for n in range(1000)
+    ]
     health.pipelines = [{"access": pipeline(splits=splits)}]
     async with serving(health, "127.0.0.1:0") as address:
         text = (await get(f"{address}/")).text

@@ -51,10 +51,12 @@ def test_a_split_that_left_is_forgotten() -> None:
     metrics = Metrics("any")
     for split in ("t@0", "t@1"):
         metrics.source_lag_records.labels("access", split).set(7)
+        metrics.source_lag_milliseconds.labels("access", split).set(70)
     metrics.forget_split("access", "t@0")
     metrics.forget_split("access", "never seen")
-    found = samples(metrics.exposition().decode())["streamsvc_source_lag_records"]
-    assert [labels["split"] for labels, _ in found] == ["t@1"]
+    found = samples(metrics.exposition().decode())
+    for name in ("streamsvc_source_lag_records", "streamsvc_source_lag_milliseconds"):
+        assert [labels["split"] for labels, _ in found[name]] == ["t@1"]
 
 
 def test_two_processes_do_not_share_values() -> None:

@@ -111,6 +111,8 @@ class Reader:
         self._cursors: dict[Partition, _Cursor] = {}
         self._assigned: set[Partition] = set()
         self._topic_ids: dict[str, str] = {}
+        # Written by the thread, read by anybody: one entry at a time, which the interpreter keeps whole.
+        self._tips: dict[Split, int | None] = {}
 
     async def __aenter__(self) -> Self:
         self._thread = self._loop.run_in_executor(self._executor, self._run)
@@ -129,6 +131,10 @@ class Reader:
     @property
     def queued_bytes(self) -> int:
         return self._queued_bytes
+
+    def tip(self, split: Split) -> int | None:
+        """The offset at which the split had no more, if nothing has come of it since."""
+        return self._tips.get(split)
 
     def start(self, starts: Mapping[Split, Start]) -> None:
         """Read these from there on; nothing that was read of them before is handed out after this call."""
@@ -262,6 +268,7 @@ class Reader:
                 continue
             if cursor is None or run.partition in suspects or not self._is_of_its_topic(run.partition, cursor):
                 continue
+            self._tips[cursor.split] = None if run.event is None else run.event_offset
             offset, taken = _within(cursor, run)
             if offset > cursor.offset:
                 spans.append(Span(cursor.split, len(taken), position_of(cursor.offset), position_of(offset)))

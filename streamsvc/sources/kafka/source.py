@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError
 
 from streamsvc.config import Aws
 from streamsvc.config import KafkaSource as Options
-from streamsvc.contracts import SplitEvent
+from streamsvc.contracts import Lag, SplitEvent
 from streamsvc.core.offsets import offset_of, position_of
 from streamsvc.errors import Fatal, PositionLost, Retryable, SourceRefused
 from streamsvc.records import Batch, Position, Ranges, Split
@@ -164,6 +164,20 @@ class KafkaSource:
 
     async def ends(self) -> Mapping[Split, Position]:
         return await self._or_failure(self._ends())
+
+    async def lag(self, places: Mapping[Split, Position]) -> Mapping[Split, Lag]:
+        ends = await self.ends()
+        return {
+            split: Lag(records=max(0, offset_of(ends[split]) - offset_of(place)))
+            for split, place in places.items()
+            if split in ends
+        }
+
+    def at_end(self, places: Mapping[Split, Position]) -> frozenset[Split]:
+        return frozenset(split for split, place in places.items() if self._reader.tip(split) == offset_of(place))
+
+    def parents(self) -> Mapping[Split, frozenset[Split]]:
+        return {}
 
     def acknowledge(self, positions: Mapping[Split, Position]) -> None:
         self._member.commit(
