@@ -14,7 +14,19 @@ from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
-from streamsvc.records import Batch, DataObject, ObjectInfo, Position, Ranges, Sifted, Split
+from streamsvc.records import (
+    Batch,
+    DataObject,
+    Finished,
+    ObjectInfo,
+    Partials,
+    Position,
+    Ranges,
+    Sifted,
+    Split,
+    Window,
+    Windowed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +163,53 @@ class Transform(Protocol):
 
     def apply(self, rows: pa.RecordBatch) -> Sifted:
         """A row whose expression fails is a reject, never its neighbours."""
+        ...
+
+
+class OpenPartials(Protocol):
+    """The partials of one segment while it fills. One call at a time."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """All that is held."""
+        ...
+
+    def add(self, rows: Windowed) -> pa.RecordBatch:
+        """Fold rows in. What is answered (schema ``REJECTED``) was folded into none of its windows: reason
+        ``aggregate`` (an expression fails for it) or ``too_many_groups`` (its split has brought as many groups into
+        this segment as it may). Which rows these are is a function of each split's rows in read order, whatever the
+        batches."""
+        ...
+
+    def partials(self) -> Partials:
+        """Of all rows so far. More may be added afterwards."""
+        ...
+
+
+class Aggregation(Protocol):
+    """What becomes of the rows of a window: states that merge in any order and grouping to the same result.
+
+    One call at a time for an aggregation and everything opened from it.
+    """
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns of the rows that it reads."""
+        ...
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of every result, after ``having`` and ``then``."""
+        ...
+
+    def open(self) -> OpenPartials: ...
+
+    def merge(self, parts: Sequence[Partials]) -> Partials:
+        """Of no parts: empty partials. Raises ``ValueError``: a part is of another aggregation."""
+        ...
+
+    def finish(self, partials: Partials, windows: Sequence[Window]) -> Finished:
+        """The results of these windows, whatever else is inside. Also for a provisional look: nothing is changed."""
         ...
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import ipc
 
 Split: TypeAlias = str
 """A unit of input read in order, by a name that is unique for ever (Kafka: ``topic@partition.topic-id``)."""
@@ -179,3 +181,110 @@ def row_bounds(spans: Iterable[Span]) -> Iterator[tuple[Span, int, int]]:
     for span in spans:
         yield span, start, start + span.rows
         start += span.rows
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Window:
+    """``[start_us, end_us)`` in event time, microseconds since the epoch."""
+
+    start_us: int
+    end_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Windowed:
+    """Rows of one batch, and the windows that they are in time for.
+
+    rows:    the columns after all steps, and ``_row`` (ascending); only rows that are in time for some window
+    times:   int64, the event time of each row in microseconds since the epoch
+    starts:  int64, ``start_us`` of a window, one a pair of row and window
+    members: int32, the row (index in ``rows``) of each pair, ascending; ``None``: pair i is row i
+    batch:   where the rows come from; leads from ``_row`` to split and position
+    """
+
+    rows: pa.RecordBatch
+    times: pa.Array
+    starts: pa.Array
+    members: pa.Array | None
+    batch: Batch
+
+
+WINDOW = "window"
+"""``int64`` column of ``Partials``: ``start_us`` of the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partials:
+    """Mergeable states by window and group: what a segment of a windowed pipeline makes of its rows.
+
+    flat:     ``window``, the group's columns, and states of fixed size; one row for each window and group
+    bucketed: ``window``, the group's columns, ``aggregate``, ``bucket`` and what is in that bucket
+
+    Equal rows make equal partials, whatever the batches, and in one order; columns and types are the aggregation's.
+    """
+
+    flat: pa.Table
+    bucketed: pa.Table
+
+    @property
+    def nbytes(self) -> int:
+        return self.flat.nbytes + self.bucketed.nbytes
+
+    @property
+    def groups(self) -> int:
+        """Pairs of window and group."""
+        return self.flat.num_rows
+
+    @property
+    def starts(self) -> list[int]:
+        """``start_us`` of every window inside, ascending."""
+        return sorted(pc.unique(self.flat[WINDOW]).to_pylist())
+
+    def only(self, starts: Iterable[int]) -> Partials:
+        """What belongs to these windows."""
+        wanted = pa.array(list(starts), pa.int64())
+        return self._filtered(lambda table: pc.is_in(table[WINDOW], wanted))
+
+    def without(self, starts: Iterable[int]) -> Partials:
+        """What does not belong to these windows."""
+        unwanted = pa.array(list(starts), pa.int64())
+        return self._filtered(lambda table: pc.invert(pc.is_in(table[WINDOW], unwanted)))
+
+    def to_ipc(self) -> pa.Buffer:
+        """Two Arrow IPC streams, one after the other, compressed with zstd. Equal partials are equal bytes."""
+        sink = pa.BufferOutputStream()
+        for table in (self.flat, self.bucketed):
+            with ipc.new_stream(sink, table.schema, options=ipc.IpcWriteOptions(compression="zstd")) as stream:
+                stream.write_table(table.combine_chunks())
+        return sink.getvalue()
+
+    @classmethod
+    def from_ipc(cls, body: pa.Buffer | bytes) -> Partials:
+        """Raises ``ValueError``: these bytes are no partials, or damaged."""
+        try:
+            source = pa.BufferReader(body)
+            flat = ipc.open_stream(source).read_all()
+            bucketed = ipc.open_stream(source).read_all()
+            flat.validate(full=True)
+            bucketed.validate(full=True)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"no partials of windows: {error}") from error
+        return cls(flat, bucketed)
+
+    def _filtered(self, mask: Callable[[pa.Table], pa.ChunkedArray]) -> Partials:
+        return Partials(self.flat.filter(mask(self.flat)), self.bucketed.filter(mask(self.bucketed)))
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The results of windows: deterministic in values and order.
+
+    rows:   ``window_start, window_end: timestamp[us, UTC]`` and what follows, ordered by window and group
+    keys:   string, one a row: window and group as JSON, the same for every result of the same window and group
+    faults: groups that have no result, each with why and all its values: a sum that its type cannot hold, an
+            expression that fails over the aggregates. For logs and a metric
+    """
+
+    rows: pa.Table
+    keys: Column
+    faults: tuple[str, ...]
