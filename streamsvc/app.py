@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from streamsvc import config_file
 from streamsvc.config import Aws, Decode, JsonDecode, Pipeline, Rules, Service
+from streamsvc.config import ObjectSink as ObjectSinkOptions
 from streamsvc.contracts import ObjectStore, Source, Transform
 from streamsvc.core.offsets import position_of
 from streamsvc.decoders.build import InvalidDecode, needs_sample, with_sample
@@ -43,6 +44,7 @@ from streamsvc.sources.kafka.source import KafkaSource
 from streamsvc.stores.objects import open_store
 from streamsvc.stores.probe import probe
 from streamsvc.stores.retrying import RetryingStore, StoreHealth
+from streamsvc.transforms.engine import noted
 from streamsvc.transforms.placement import Placement
 from streamsvc.transforms.sql import SqlTransform
 
@@ -125,34 +127,54 @@ def rejects_url(service: Service, name: str, pipeline: Pipeline) -> str:
 def build_recipe(rules: Rules, stores: OpenStore, memory_bytes: int, *, max_partitions: int = UNLIMITED) -> Recipe:
     """What one configuration, today's or a stored one, makes of records.
 
-    Raises ``ConfigError``; its problems begin with a path into the pipeline: ``transform.0.sql: ...``."""
+    Raises ``ConfigError`` with every problem that can be told; each begins with a path into the pipeline:
+    ``transform.0.sql: ...``. What columns there are is not known behind a decoder or a step that is wrong."""
     try:
         decoder = build_decoder(rules.decode)
     except InvalidDecode as error:
-        raise ConfigError([f"{'.'.join(('decode', *error.path))}: {error}"]) from None
+        raise ConfigError([f"{'.'.join(('decode', *path))}: {what}" for path, what in error.problems]) from None
     schema = decoder.schema
     for name in rules.include:
         schema = schema.append(pa.field(name, METADATA[name]))
     transforms: list[Transform] = []
     for number, step in enumerate(rules.transform):
-        with _problems_at(f"transform.{number}.sql: "):
+        with _refusing(f"transform.{number}.sql: "):
             transforms.append(SqlTransform(step.sql, schema))
         schema = transforms[-1].schema
-    with _problems_at("sink.partition_by."):
-        place = Placement(rules.sink.partition_by, schema) if rules.sink.partition_by else None
     options = rules.sink.model_copy(update={"max_partitions": max_partitions})
-    sink = ObjectSink(stores(rules.sink.path, "sink"), options, schema, place, max_waiting_bytes=memory_bytes // 8)
+    sink = _sink(options, schema, stores(rules.sink.path, "sink"), memory_bytes // 8)
     return Recipe(
         decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects"))
     )
 
 
-@contextmanager
-def _problems_at(path: str) -> Iterator[None]:
+def _sink(options: ObjectSinkOptions, schema: pa.Schema, store: ObjectStore, max_waiting_bytes: int) -> ObjectSink:
+    """Raises ``ConfigError``: what is wrong with the placement and, whether or not it is, with the files."""
     try:
+        with _refusing("sink.partition_by."):
+            place = Placement(options.partition_by, schema) if options.partition_by else None
+    except ConfigError as error:
+        unplaced = options.model_copy(update={"partition_by": {}})
+        raise ConfigError([*error.problems, *_problems(lambda: ObjectSink(store, unplaced, schema))]) from None
+    return ObjectSink(store, options, schema, place, max_waiting_bytes=max_waiting_bytes)
+
+
+def _problems(build: Callable[[], object]) -> list[str]:
+    try:
+        build()
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+@contextmanager
+def _refusing(path: str) -> Iterator[None]:
+    """Problems of SQL as those of a configuration, each with its path in front."""
+    problems: list[str] = []
+    with noted(problems, path):
         yield
-    except ValueError as error:
-        raise ConfigError([f"{path}{error}"]) from None
+    if problems:
+        raise ConfigError(problems)
 
 
 def load(file: Path) -> Service:
@@ -238,8 +260,10 @@ def _queue_bytes(service: Service, spec: WorkerSpec) -> int:
 
 
 def _kafka(service: Service, name: str, instance: str | None, queue_bytes: int, *, joins: bool) -> KafkaSource:
+    options = service.pipelines[name].source.kafka
+    assert options is not None
     return KafkaSource(
-        service.pipelines[name].source.kafka,
+        options,
         service=service.service,
         pipeline=name,
         instance=instance,
@@ -313,7 +337,7 @@ async def open_worker(service: Service, spec: WorkerSpec) -> tuple[Worker, Worke
         pipeline = await _open_pipeline(service, name, spec, source, budget, observer)
         running.append((source, pipeline))
         options = service.pipelines[name]
-        watched[name] = Watched(pipeline, observer, source, ", ".join(options.source.kafka.topics), options.sink.path)
+        watched[name] = Watched(pipeline, observer, source, options.source.address, options.sink.path)
     spare_the_collector()
     return Worker(running, service.drain), WorkerHealth(metrics, budget, watched, spec.slot)
 

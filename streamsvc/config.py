@@ -2,104 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from streamsvc.config_types import Address, ByteSize, Seconds, Secret, Whole
-from streamsvc.core.kafka_client import reason_to_refuse
+from streamsvc.config_sources import Kpl, Source
+from streamsvc.config_types import Address, ByteSize, Model, Seconds, Secret, Whole
 
 MIN_WORKER_MEMORY = 64 * 1024 * 1024
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,100}$")]
-KafkaTopic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+")]
 Include = Literal["_key", "_headers", "_timestamp", "_split", "_position"]
-
-
-class Model(BaseModel):
-    """Unknown keys are errors; nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False, hide_input_in_errors=True)
-
-
-class Sasl(Model):
-    """Logging in to Kafka. AWS_MSK_IAM takes its credentials from where AWS's tools do; the others need a name and a
-    password."""
-
-    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "AWS_MSK_IAM"] = Field(description="How to log in.")
-    username: str | None = Field(default=None, description="For SCRAM and PLAIN.")
-    password: Secret | None = Field(default=None, description="For SCRAM and PLAIN.")
-    region: str | None = Field(default=None, description="For AWS_MSK_IAM; found from the brokers' names if left out.")
-
-    @model_validator(mode="after")
-    def _names_who_logs_in(self) -> Self:
-        if self.mechanism != "AWS_MSK_IAM" and (self.username is None or self.password is None):
-            raise ValueError(f"{self.mechanism} needs `username` and `password`, for example ${{KAFKA_PASSWORD}}")
-        return self
-
-
-class Tls(Model):
-    """Encryption to Kafka. Each of the first three is a path, or the PEM text itself."""
-
-    ca: str | None = Field(
-        default=None, description="Who signs the brokers' certificates; the system's CAs if left out."
-    )
-    certificate: str | None = Field(default=None, description="Our certificate, where the brokers ask for one.")
-    key: Secret | None = Field(default=None, description="The private key of our certificate.")
-    key_password: Secret | None = Field(default=None, description="What the private key is encrypted with.")
-
-
-class KafkaSource(Model):
-    """Records of Kafka topics, also of MSK and Redpanda."""
-
-    brokers: str = Field(min_length=1, description="Where to begin: host:port, several with commas between them.")
-    topics: list[KafkaTopic] = Field(min_length=1, description="Read together, by their exact names.")
-    start: str = Field(
-        default="earliest",
-        description="Where the first run ever begins: earliest, latest, committed (where `group` was left by whom we"
-        " replace) or a time, 2026-01-31T06:00:00Z. Later runs go on from the segment log.",
-    )
-    group: str | None = Field(default=None, description="The consumer group; `<service>.<pipeline>` if left out.")
-    group_protocol: Literal["classic", "consumer"] = Field(
-        default="classic", description="consumer is KIP-848: the broker decides who reads what."
-    )
-    instance_id: str | None = Field(
-        default=None, description="Name of this one worker in the group; from host and slot if left out."
-    )
-    tls: Tls | bool | None = Field(
-        default=None, description="true takes the system's CAs; left out, it is on where there is `sasl`."
-    )
-    sasl: Sasl | None = Field(default=None, description="How to log in; not at all if left out.")
-    client: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description="More settings of librdkafka, by its names; those that are ours are refused."
-    )
-
-    @field_validator("start")
-    @classmethod
-    def _is_a_start(cls, start: str) -> str:
-        if start not in ("earliest", "latest", "committed"):
-            try:
-                moment = datetime.fromisoformat(start)
-            except ValueError:
-                raise ValueError(f"{start!r} is none of earliest, latest, committed, and no time") from None
-            if moment.tzinfo is None:
-                raise ValueError(f"the time {start} has no zone; write for example 2026-01-31T06:00:00Z")
-        return start
-
-    @model_validator(mode="after")
-    def _leaves_our_settings_alone(self) -> Self:
-        for setting in self.client:
-            reason = reason_to_refuse(setting, self.group_protocol)
-            if reason is not None:
-                raise ValueError(f"`client` may not set {setting}: {reason}")
-        return self
-
-
-class Source(Model):
-    """Where records come from."""
-
-    kafka: KafkaSource = Field(description="Kafka, MSK or Redpanda.")
 
 
 class JsonDecode(Model):
@@ -230,6 +144,7 @@ class Rules(Model):
     transform: list[SqlStep]
     sink: ObjectSink
     rejects: str
+    kpl: Kpl | None = None
 
     @classmethod
     def of(cls, pipeline: Pipeline, rejects: str) -> Rules:
@@ -240,18 +155,33 @@ class Rules(Model):
             transform=pipeline.transform,
             sink=pipeline.sink,
             rejects=rejects,
+            kpl=pipeline.source.kinesis.kpl if pipeline.source.kinesis else None,
         )
 
     def document(self) -> dict[str, object]:
         """As plain data, and the same for the same rules; ``model_validate`` reads it."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"sink": {"buffer", "max_partitions"}})
+        document = self.model_dump(mode="json", by_alias=True, exclude={"sink": {"buffer", "max_partitions"}})
+        if self.kpl is None:
+            del document["kpl"]
+        return document
+
+
+class Endpoints(Model):
+    """Where services of AWS are, if not where AWS has them: emulators, VPC endpoints."""
+
+    kinesis: Url | None = Field(default=None, description="For example http://127.0.0.1:4567.")
+    dynamodb: Url | None = Field(default=None, description="For lease tables.")
+    s3: Url | None = Field(default=None, description="The same as `aws.endpoint_url`.")
+    sts: Url | None = Field(default=None, description="For `role_arn`.")
 
 
 class Aws(Model):
-    """For S3 and MSK. With nothing here, what AWS's tools would find: environment, profile, role of the machine."""
+    """For S3, Kinesis, DynamoDB and MSK. With nothing here, what AWS's tools would find: environment, profile, role of
+    the machine."""
 
-    region: str | None = Field(default=None, description="Of buckets and brokers.")
+    region: str | None = Field(default=None, description="Of buckets, streams and brokers.")
     endpoint_url: str | None = Field(default=None, description="Another store that speaks S3: http://127.0.0.1:9000.")
+    endpoints: Endpoints = Field(default=Endpoints(), description="Of single services.")
     profile: str | None = Field(default=None, description="A profile of the AWS configuration files.")
     role_arn: str | None = Field(default=None, description="A role to assume.")
     access_key_id: Secret | None = Field(default=None, description="With secret_access_key: fixed credentials.")

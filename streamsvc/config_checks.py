@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from streamsvc.config import MIN_WORKER_MEMORY, Service
+from streamsvc.config_sources import Source, lease_table
 
 Place: TypeAlias = tuple[str | int, ...]
 """The way from the top of the file to a value: keys, and numbers of list items."""
@@ -17,16 +18,41 @@ def faults(service: Service) -> Iterator[tuple[Place, str]]:
         yield ("workers",), f"`memory` gives each worker less than {MIN_WORKER_MEMORY >> 20}MiB"
     if (service.aws.access_key_id is None) != (service.aws.secret_access_key is None):
         yield ("aws",), "set both `access_key_id` and `secret_access_key`, or neither"
+    if service.aws.endpoint_url is not None and service.aws.endpoints.s3 is not None:
+        yield ("aws", "endpoint_url"), "is the same as `endpoints.s3`: set one of them"
     yield from _address_faults(("state",), service.state)
+    yield from _lease_table_faults(service)
     for name, pipeline in service.pipelines.items():
         here = ("pipelines", name)
         if name == "rejects":
             yield here, "no pipeline can be called rejects: its log would lie among the rejects of others"
-        if pipeline.source.kafka.instance_id is not None and service.workers != 1:
-            yield (*here, "source", "kafka", "instance_id"), "several workers cannot have one name: leave it out"
+        yield from _source_faults(service, (*here, "source"), pipeline.source)
         yield from _address_faults((*here, "sink", "path"), pipeline.sink.path)
         if pipeline.rejects is not None:
             yield from _address_faults((*here, "rejects", "path"), pipeline.rejects.path)
+
+
+def _source_faults(service: Service, here: Place, source: Source) -> Iterator[tuple[Place, str]]:
+    if source.kafka is not None and source.kafka.instance_id is not None and service.workers != 1:
+        yield (*here, "kafka", "instance_id"), "several workers cannot have one name: leave it out"
+    if source.kinesis is not None and source.kinesis.leases == "none" and service.workers != 1:
+        yield (*here, "kinesis", "leases"), "without leases every worker would read all shards: set `workers: 1`"
+
+
+def _lease_table_faults(service: Service) -> Iterator[tuple[Place, str]]:
+    """A lease row is named by its shard alone, so a table is for one stream and one reader of it."""
+    tables: dict[str, str] = {}
+    for name, pipeline in service.pipelines.items():
+        kinesis = pipeline.source.kinesis
+        if kinesis is None or kinesis.leases == "none":
+            continue
+        table = lease_table(service.service, name, kinesis)
+        if table in tables:
+            yield (
+                ("pipelines", name, "source", "kinesis"),
+                f"has the lease table {table} of pipeline {tables[table]}: give each an `application` of its own",
+            )
+        tables.setdefault(table, name)
 
 
 def _address_faults(place: Place, url: str) -> Iterator[tuple[Place, str]]:

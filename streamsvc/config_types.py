@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from streamsvc.core.units import parse_bytes, parse_seconds
 
 MAX_SECRET_BYTES = 64 * 1024
+
+
+class Model(BaseModel):
+    """Unknown keys are errors; nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False, hide_input_in_errors=True)
 
 
 def _secret(value: object) -> object:

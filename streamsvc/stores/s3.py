@@ -45,8 +45,8 @@ class S3Store:
         self._url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self._prefix = prefix
         self._credentials = credentials_for(aws)
-        endpoint = aws.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        region = aws.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        endpoint = aws.endpoints.s3 or aws.endpoint_url or _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        region = aws.region or _environment("AWS_REGION", "AWS_DEFAULT_REGION")
         self._client = Client(
             bucket,
             prefix=prefix or None,
@@ -157,3 +157,8 @@ class S3Store:
 
 class _NoSuchKey(StoreRefused):
     """Where a key must exist (a create), it means that the place to put it does not."""
+
+
+def _environment(*names: str) -> str | None:
+    """The first of these variables that is set."""
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)

@@ -14,7 +14,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import OFFSET_SPEC_LATEST
 
 from loadtest.kafka_broker import KafkaBroker
-from streamsvc.config import KafkaSource as KafkaOptions
+from streamsvc.config_sources import KafkaSource as KafkaOptions
 from streamsvc.contracts import Source
 from streamsvc.records import Split
 from streamsvc.sources.kafka.source import KafkaSource

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from streamsvc.config import KafkaSource as KafkaOptions
+from streamsvc.config_sources import KafkaSource as KafkaOptions
 from streamsvc.contracts import Assigned
 from streamsvc.sources.kafka.source import KafkaSource
 

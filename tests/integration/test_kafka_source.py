@@ -18,8 +18,8 @@ from confluent_kafka import Producer
 from pydantic import SecretStr
 
 from loadtest.kafka_broker import KafkaBroker
-from streamsvc.config import KafkaSource as KafkaOptions
-from streamsvc.config import Sasl, Tls
+from streamsvc.config_sources import KafkaSource as KafkaOptions
+from streamsvc.config_sources import Sasl, Tls
 from streamsvc.contracts import Assigned, Revoked, SplitEvent
 from streamsvc.core.offsets import offset_of, position_of
 from streamsvc.errors import PositionLost, SourceRefused

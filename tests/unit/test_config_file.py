@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamsvc.config import Rules
+from streamsvc.config import Rules, Service
 from streamsvc.config_file import Loaded, load
+from streamsvc.config_sources import KafkaSource, lease_table
 from streamsvc.errors import ConfigError
 
 GOOD = """\
@@ -93,11 +94,22 @@ def with_kafka(lines: str) -> str:
     return GOOD.replace("        topics: [access]\n", f"        topics: [access]\n{added}")
 
 
+def with_kinesis(options: str) -> str:
+    source = GOOD[GOOD.index("      kafka:") : GOOD.index("    decode:")]
+    return GOOD.replace(source, f"      kinesis: {options}\n")
+
+
+def kafka_of(service: Service) -> KafkaSource:
+    kafka = service.pipelines["access"].source.kafka
+    assert kafka is not None
+    return kafka
+
+
 def test_the_file_of_the_design(folder: Folder) -> None:
     service = folder.load(DESIGNED).service
     access = service.pipelines["access"]
     assert (service.memory, service.workers, service.aws.region) == (1024**3, 1, "us-east-1")
-    assert access.source.kafka.brokers == "127.0.0.1:9092"
+    assert kafka_of(service).brokers == "127.0.0.1:9092"
     assert access.transform[0].sql == "SELECT *, bytes / 1024 AS kib FROM input WHERE response >= 200"
     assert list(access.sink.partition_by.items()) == [
         ("date", "strftime(datetime, '%Y-%m-%d')"),
@@ -142,7 +154,7 @@ pipelines:
         "17:17: pipelines.access.sink.parquet.sort_by: must be a list ([a, b])",
         "17:32: pipelines.access.sink.parquet.dictionary: must be true or false or a list ([a, b])",
         "18:3: pipelines.other: `decode` is missing",
-        "19:5: pipelines.other.source: `kafka` is missing",
+        "19:5: pipelines.other.source: name exactly one source: kafka or kinesis",
     ]
 
 
@@ -222,7 +234,7 @@ def test_tags_do_nothing(folder: Folder) -> None:
 
 def test_times_need_no_quotes(folder: Folder) -> None:
     loaded = folder.load(with_kafka("start: 2026-01-31T06:00:00Z"))
-    assert loaded.service.pipelines["access"].source.kafka.start == "2026-01-31T06:00:00Z"
+    assert kafka_of(loaded.service).start == "2026-01-31T06:00:00Z"
     (problem,) = folder.problems(with_kafka("start: 2026-01-31"))
     assert problem.startswith("9:9: pipelines.access.source.kafka.start: the time 2026-01-31 has no zone")
 
@@ -248,7 +260,7 @@ def test_nothing_is_coerced(folder: Folder) -> None:
 def test_variables_of_the_environment(folder: Folder) -> None:
     text = GOOD.replace("127.0.0.1:9092", "${HOST}:${PORT:-9092}") + "memory: ${MEMORY}\nworkers: ${WORKERS:-2}\n"
     service = folder.load(text, HOST="kafka", PORT="", MEMORY="268435456").service
-    assert service.pipelines["access"].source.kafka.brokers == "kafka:9092"
+    assert kafka_of(service).brokers == "kafka:9092"
     assert (service.memory, service.workers) == (268_435_456, 2)
     escaped = folder.load(GOOD.replace("combined", "'$${x} ${A}'"), A="$${b}").service
     assert escaped.pipelines["access"].decode.apache == "${x} $${b}"
@@ -269,7 +281,7 @@ SASL = "sasl: {mechanism: PLAIN, username: u, password: %s}"
 
 
 def password_of(loaded: Loaded) -> str:
-    sasl = loaded.service.pipelines["access"].source.kafka.sasl
+    sasl = kafka_of(loaded.service).sasl
     assert sasl is not None
     assert sasl.password is not None
     return sasl.password.get_secret_value()
@@ -347,6 +359,45 @@ def test_no_secret_is_in_a_message(folder: Folder) -> None:
         (GOOD.replace("{apache: combined}", "{}"), "9:5: pipelines.access.decode: name exactly one decoder"),
         (GOOD.replace("[access]", "[]"), "8:9: pipelines.access.source.kafka.topics: must not be empty"),
         (GOOD.replace("[access]", "[a/b]"), "8:18: pipelines.access.source.kafka.topics.0: must match"),
+        (with_kinesis("{}"), "6:7: pipelines.access.source.kinesis: name the stream by exactly one of"),
+        (with_kinesis("{stream: a/b}"), "6:17: pipelines.access.source.kinesis.stream: must match"),
+        (
+            with_kinesis("{stream_arn: 'arn:aws:s3:::a'}"),
+            "6:17: pipelines.access.source.kinesis.stream_arn: must match",
+        ),
+        (
+            with_kinesis("{stream: a, retrieval: pull}"),
+            "6:28: pipelines.access.source.kinesis.retrieval: must be one of polling, fanout",
+        ),
+        (
+            with_kinesis("{stream: a, start: earliest}"),
+            "6:28: pipelines.access.source.kinesis.start: 'earliest' is none of trim_horizon, latest, committed, and",
+        ),
+        (
+            with_kinesis("{stream: a, failover: 1s}"),
+            "6:28: pipelines.access.source.kinesis.failover: must be at least 2",
+        ),
+        (
+            with_kinesis("{stream: a, leases: none}") + "workers: 2\n",
+            "6:28: pipelines.access.source.kinesis.leases: without leases every worker would read all shards",
+        ),
+        (
+            with_kinesis("{stream: a, leases: none, engine: kcl}"),
+            "6:7: pipelines.access.source.kinesis: `engine: kcl` shares shards by its own leases",
+        ),
+        (
+            with_kinesis("{stream: a, leases: none, start: committed}"),
+            "6:7: pipelines.access.source.kinesis: `start: committed` reads the lease table",
+        ),
+        (
+            with_kinesis("{stream: a}\n      kafka: {brokers: b, topics: [t]}"),
+            "5:5: pipelines.access.source: name exactly one source: kafka or kinesis",
+        ),
+        (
+            GOOD + "aws: {endpoint_url: 'http://a', endpoints: {s3: 'http://a'}}\n",
+            "12:7: aws.endpoint_url: is the same as `endpoints.s3`",
+        ),
+        (GOOD + "aws: {endpoints: {kinesis: ':4567'}}\n", "12:19: aws.endpoints.kinesis: must match"),
         (GOOD.partition("pipelines")[0], "1:1: `pipelines` is missing"),
         (GOOD.partition("  access")[0] + "  {}\n", "3:1: pipelines: must not be empty"),
         (GOOD.partition("  access")[0], "3:1: pipelines: must be keys with values"),
@@ -426,3 +477,35 @@ def test_any_file_is_good_or_has_problems_with_places(folder: Folder, edits: lis
         problems = error.problems
     place = re.compile(rf"{re.escape(str(folder.file))}:\d+:\d+: .")
     assert problems is None or (problems and all(place.match(problem) for problem in problems))
+
+
+def test_a_kinesis_source(folder: Folder) -> None:
+    arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/access"
+    service = folder.load(with_kinesis(f"{{stream_arn: '{arn}', retrieval: fanout, failover: 30s}}")).service
+    source = service.pipelines["access"].source
+    assert source.address == "kinesis access"
+    kinesis = source.kinesis
+    assert kinesis is not None
+    assert (kinesis.name, kinesis.start, kinesis.failover) == ("access", "trim_horizon", 30.0)
+    assert lease_table("web-logs", "access", kinesis) == "web-logs.access"
+    named = (
+        folder.load(with_kinesis("{stream: access, application: my-app}")).service.pipelines["access"].source.kinesis
+    )
+    assert named is not None
+    assert lease_table("web-logs", "access", named) == "my-app"
+
+
+def test_two_pipelines_do_not_share_a_lease_table(folder: Folder) -> None:
+    text = with_kinesis("{stream: a, application: app}")
+    second = text[text.index("  access:") :].replace("  access:", "  other:").replace("lake/access/", "lake/other/")
+    (problem,) = folder.problems(text + second)
+    assert problem.startswith("12:7: pipelines.other.source.kinesis: has the lease table app of pipeline access")
+    assert len(folder.load(text + second.replace("application: app", "leases: none")).service.pipelines) == 2
+
+
+def test_how_aggregates_are_read_is_among_the_rules(folder: Folder) -> None:
+    pipeline = folder.load(with_kinesis("{stream: a, kpl: {out_of_range: keep}}")).service.pipelines["access"]
+    rules = Rules.of(pipeline, "s3://lake/_rejects/")
+    assert rules.document()["kpl"] == {"deaggregate": True, "out_of_range": "keep"}
+    assert Rules.model_validate(rules.document()) == rules
+    assert "kpl" not in Rules.of(folder.load(GOOD).service.pipelines["access"], "s3://lake/_rejects/").document()

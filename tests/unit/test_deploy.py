@@ -99,7 +99,9 @@ def test_the_configuration_loads() -> None:
     environment = {"KAFKA_BROKERS": "broker:9092", "S3_ENDPOINT": "http://store:8333"}
     assert environment.keys() <= compose()["services"]["streamsvc"]["environment"].keys()
     service = load(DEPLOY / "pipeline.yaml", environment).service
-    assert service.pipelines["access"].source.kafka.brokers == "broker:9092"
+    kafka = service.pipelines["access"].source.kafka
+    assert kafka is not None
+    assert kafka.brokers == "broker:9092"
     assert service.aws.endpoint_url == "http://store:8333"
     assert service.http is not None
     assert service.http.listen == ":8080", "a port that is published must be listened to on every address"

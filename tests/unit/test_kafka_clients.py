@@ -13,7 +13,8 @@ from confluent_kafka import KafkaError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamsvc.config import Aws, KafkaSource
+from streamsvc.config import Aws
+from streamsvc.config_sources import KafkaSource
 from streamsvc.core.kafka_client import reason_to_refuse
 from streamsvc.errors import SourceRefused
 from streamsvc.sources.kafka import failures

@@ -14,7 +14,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
-from streamsvc.config import Aws, KafkaSource, Sasl, Tls
+from streamsvc.config import Aws
+from streamsvc.config_sources import KafkaSource, Sasl, Tls
 from streamsvc.sources.kafka import failures, msk_iam
 from streamsvc.sources.kafka.client_log import ClientLog, Logger
 

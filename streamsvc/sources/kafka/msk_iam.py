@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from typing import TypeAlias
 
-from streamsvc.config import Aws, Sasl
+from streamsvc.config import Aws
+from streamsvc.config_sources import Sasl
 from streamsvc.errors import SourceRefused
 from streamsvc.sources.kafka.client_log import Logger
 

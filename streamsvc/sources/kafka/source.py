@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from confluent_kafka import KafkaError
 
 from streamsvc.config import Aws
-from streamsvc.config import KafkaSource as Options
+from streamsvc.config_sources import KafkaSource as Options
 from streamsvc.contracts import Lag, SplitEvent
 from streamsvc.core.offsets import offset_of, position_of
 from streamsvc.errors import Fatal, PositionLost, Retryable, SourceRefused
