@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -20,11 +20,17 @@ _RESERVED = (ROW, EXTRA, *METADATA)
 
 
 class InvalidDecode(ValueError):
-    """``path``: the keys below ``decode`` that lead to what is wrong."""
+    """``problems``: the keys below ``decode`` that lead to what is wrong, and what it is."""
 
     def __init__(self, what: str, *path: str) -> None:
         super().__init__(what)
-        self.path = path
+        self.problems = [(path, what)]
+
+    @classmethod
+    def of(cls, several: Sequence[InvalidDecode]) -> InvalidDecode:
+        whole = cls("\n".join(map(str, several)))
+        whole.problems = [problem for one in several for problem in one.problems]
+        return whole
 
 
 def build(decode: Decode) -> Decoder:
@@ -66,18 +72,28 @@ def _declared(columns: Mapping[str, str]) -> dict[str, ColumnType]:
     if not columns:
         raise InvalidDecode("name at least one column, or write schema: infer", "json", "schema")
     declared: dict[str, ColumnType] = {}
+    problems: list[InvalidDecode] = []
     folded: dict[str, str] = {}
     for name, text in columns.items():
-        _refuse_reserved(name, "json", "schema", name)
-        if name.casefold() in folded:
-            other = folded[name.casefold()]
-            raise InvalidDecode(f"{name!r} and {other!r} differ only in case: SQL cannot tell", "json", "schema", name)
-        folded[name.casefold()] = name
         try:
-            declared[name] = parse_type(text)
-        except ValueError as error:
-            raise InvalidDecode(f"column {name!r}: {error}", "json", "schema", name) from None
+            declared[name] = _declared_type(name, text, folded)
+        except InvalidDecode as problem:
+            problems.append(problem)
+    if problems:
+        raise InvalidDecode.of(problems)
     return declared
+
+
+def _declared_type(name: str, text: str, folded: dict[str, str]) -> ColumnType:
+    """``folded``: the names before this one, by how SQL sees them; this one is added."""
+    _refuse_reserved(name, "json", "schema", name)
+    other = folded.setdefault(name.casefold(), name)
+    if other != name:
+        raise InvalidDecode(f"{name!r} and {other!r} differ only in case: SQL cannot tell", "json", "schema", name)
+    try:
+        return parse_type(text)
+    except ValueError as error:
+        raise InvalidDecode(f"column {name!r}: {error}", "json", "schema", name) from None
 
 
 def _refuse_reserved(name: str, *path: str) -> None:

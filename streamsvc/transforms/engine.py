@@ -6,6 +6,8 @@ and only what was made of a checked tree is executed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import duckdb
@@ -18,6 +20,25 @@ MEMORY_LIMIT_MB = 256
 """For one step over one batch. Fixed, because a row that needs more is a reject: it decides what rows become."""
 
 MAX_SQL_CHARACTERS = 100_000
+
+
+class SqlProblems(ValueError):
+    """All that is wrong with a statement or with some expressions; each of ``problems`` can be read by itself."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(dict.fromkeys(problems))
+        super().__init__("\n".join(self.problems))
+
+
+@contextmanager
+def noted(problems: list[str], prefix: str = "") -> Iterator[None]:
+    """Go on after a ``ValueError``; what it says is added to ``problems``."""
+    try:
+        yield
+    except SqlProblems as error:
+        problems += [prefix + problem for problem in error.problems]
+    except ValueError as error:
+        problems.append(f"{prefix}{error}")
 
 
 class SqlSyntaxError(ValueError):

@@ -271,7 +271,8 @@ def _steps(plan: list[Node]) -> set[str]:
 
 
 def _message(error: duckdb.Error) -> str:
-    """DuckDB's, without its excerpt of a statement that nobody wrote and its advice on settings."""
-    text = str(error).split("\n\n")[0]
+    """DuckDB's, without its excerpt of a statement that nobody wrote, its advice on settings, and the long list of
+    what else it has."""
+    text = re.split(r"\n\n|\s+Candidate (?:functions|macros):", str(error))[0]
     text = re.sub(r"^[A-Z][A-Za-z ]+ Error: ", "", text).replace("\n", " ").strip()
     return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]}..."

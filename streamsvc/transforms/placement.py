@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from streamsvc.records import ROW, Sifted
 from streamsvc.transforms.column_types import check_names, plain, plain_type
-from streamsvc.transforms.engine import connect
+from streamsvc.transforms.engine import SqlProblems, connect, noted
 from streamsvc.transforms.evaluation import Evaluation, RowFault, sift
 from streamsvc.transforms.statement import column_of, read_expression
 from streamsvc.transforms.time_text import TimeText, time_format
@@ -58,14 +58,16 @@ class Placement:
     def __init__(self, expressions: Mapping[str, str], input_schema: pa.Schema) -> None:
         """expressions: SQL over the columns of ``input_schema`` (without ``_row``), by the partition column's name.
 
-        Raises ``ValueError``, which begins with that name: what is not understood or not row-wise, and what to do."""
+        Raises ``SqlProblems``, each of which begins with that name: what is not understood or not row-wise, and what
+        to do; or ``ValueError`` for columns that SQL cannot tell apart."""
         check_names(input_schema)
         self._makers: list[_Column | TimeText | _Computed] = []
+        problems: list[str] = []
         for name, sql in expressions.items():
-            try:
+            with noted(problems, f"{name}: "):
                 self._makers.append(_maker(name, sql, input_schema))
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+        if problems:
+            raise SqlProblems(problems)
         fields = [pa.field(PREFIX + name, maker.kind) for name, maker in zip(expressions, self._makers, strict=True)]
         self._schema = pa.schema(fields)
         self._schema_with_row = self._schema.append(pa.field(ROW, pa.int32()))

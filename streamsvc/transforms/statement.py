@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from streamsvc.records import ROW
-from streamsvc.transforms.engine import Node, SqlSyntaxError, parse
+from streamsvc.transforms.engine import Node, SqlProblems, SqlSyntaxError, noted, parse
 from streamsvc.transforms.functions import NOT_OF_THE_RECORD, Functions
 
 INPUT = "input"
@@ -73,14 +73,20 @@ class Statement:
 
 
 def read_select(connection: duckdb.DuckDBPyConnection, sql: str, columns: Sequence[str]) -> Statement:
-    """``columns``: those of the input. Raises ``ValueError``."""
+    """``columns``: those of the input. Raises ``ValueError``, ``SqlProblems`` where there are several."""
     query = _query(parse(connection, sql))
     scope = Scope(Functions(connection), columns, {INPUT, query["from_table"]["alias"].lower() or INPUT})
     outputs: list[Output] = []
+    condition: Node | None = None
+    problems: list[str] = []
     with _bounded_depth():
         for item in query["select_list"]:
-            outputs.extend(scope.star(item) if _is_plain_star(item) else [scope.item(item)])
-        condition = scope.resolve(query["where_clause"]) if query["where_clause"] else None
+            with noted(problems):
+                outputs.extend(scope.star(item) if _is_plain_star(item) else [scope.item(item)])
+        with noted(problems):
+            condition = scope.resolve(query["where_clause"]) if query["where_clause"] else None
+    if problems:
+        raise SqlProblems(problems)
     _check_names([output.name for output in outputs])
     return Statement(tuple(outputs), condition)
 
@@ -134,13 +140,19 @@ class Scope:
     elements: frozenset[str] = frozenset()
     """Parameters of the lambdas around."""
     nodes: int = 0
+    refused: set[str] = field(default_factory=set)
+    """Aliases of what is refused: what is made of them is no problem of its own."""
 
     def __post_init__(self) -> None:
         self._columns = {name.lower(): name for name in self.columns}
 
     def item(self, item: Node) -> Output:
         """One item of the select list that is no star."""
-        expression = self.resolve(item)
+        try:
+            expression = self.resolve(item)
+        except ValueError:
+            self.refused.add(item["alias"].lower())
+            raise
         column = column_of(expression)
         name = item["alias"] or column or (item["column_names"][-1] if item["class"] == "COLUMN_REF" else "")
         if not name:
@@ -175,6 +187,8 @@ class Scope:
             return found
         if name.lower() == ROW:
             raise ValueError(f"{ROW} is private: it leads from a row to its record, and goes through by itself")
+        if name.lower() in self.refused:
+            raise SqlProblems([])
         if _OF_THE_MOMENT.fullmatch(name):
             raise ValueError(f"{name} {NOT_OF_THE_RECORD}")
         close = get_close_matches(name.lower(), [*self._columns, *self.aliases], n=1)
@@ -261,27 +275,32 @@ def _query(statements: list[Node]) -> Node:
     query: Node = statements[0]["node"]
     if query["type"] != "SELECT_NODE":
         raise ValueError("UNION, INTERSECT, EXCEPT and the like: a step is one SELECT; write a pipeline for each part")
-    for modifier in query["modifiers"]:
-        raise ValueError(_REFUSED_MODIFIERS.get(modifier["type"], f"{modifier['type']}: a step is one plain SELECT"))
-    if query["cte_map"]["map"]:
-        raise ValueError("WITH: a step is one plain SELECT; write a second step for what comes after")
-    if query["group_expressions"] or query["group_sets"] or query["aggregate_handling"] != "STANDARD_HANDLING":
-        raise ValueError("GROUP BY: groups would depend on how records were batched; group where the data is read")
-    for clause in ("having", "qualify", "sample"):
-        if query[clause]:
-            raise ValueError(f"{clause.upper()}: it would depend on how records were batched; filter with WHERE")
-    _check_table(query["from_table"])
+    if refused := [*_refused_clauses(query), *_refused_tables(query["from_table"])]:
+        raise SqlProblems(refused)
     return query
 
 
-def _check_table(table: Node) -> None:
+def _refused_clauses(query: Node) -> Iterator[str]:
+    for modifier in query["modifiers"]:
+        yield _REFUSED_MODIFIERS.get(modifier["type"], f"{modifier['type']}: a step is one plain SELECT")
+    if query["cte_map"]["map"]:
+        yield "WITH: a step is one plain SELECT; write a second step for what comes after"
+    if query["group_expressions"] or query["group_sets"] or query["aggregate_handling"] != "STANDARD_HANDLING":
+        yield "GROUP BY: groups would depend on how records were batched; group where the data is read"
+    for clause in ("having", "qualify", "sample"):
+        if query[clause]:
+            yield f"{clause.upper()}: it would depend on how records were batched; filter with WHERE"
+
+
+def _refused_tables(table: Node) -> Iterator[str]:
     plain = table["type"] == "BASE_TABLE" and table["table_name"].lower() == INPUT
     if not plain or table["schema_name"] or table["catalog_name"] or table["at_clause"]:
-        raise ValueError(_ONLY_INPUT)
+        yield _ONLY_INPUT
+        return
     if table["sample"]:
-        raise ValueError("TABLESAMPLE: which rows pass would be chance; filter with WHERE, for example on hash(column)")
+        yield "TABLESAMPLE: which rows pass would be chance; filter with WHERE, for example on hash(column)"
     if table["column_name_alias"]:
-        raise ValueError("input AS t(a, b): give columns names in the select list")
+        yield "input AS t(a, b): give columns names in the select list"
 
 
 def _is_plain_star(item: Node) -> bool:

@@ -68,7 +68,14 @@ def test_other_shapes_are_refused(shape: dict[str, Any]) -> None:
 def test_what_is_wrong_has_a_path(shape: dict[str, Any], path: tuple[str, ...], says: str) -> None:
     with pytest.raises(InvalidDecode, match=says) as caught:
         build(decode(**shape))
-    assert caught.value.path == path
+    assert [where for where, _ in caught.value.problems] == [path]
+
+
+def test_every_column_that_is_wrong_is_said() -> None:
+    with pytest.raises(InvalidDecode) as caught:
+        build(decode(json={"schema": {"a": "intt", "b": "int64", "_row": "date", "B": "date"}}))
+    assert [where[-1] for where, _ in caught.value.problems] == ["a", "_row", "B"]
+    assert "did you mean int64?" in str(caught.value)
 
 
 def test_an_inferred_schema_can_be_stored_and_is_fixed() -> None:

@@ -7,6 +7,7 @@ import re
 import pyarrow as pa
 import pytest
 
+from streamsvc.transforms.engine import SqlProblems
 from streamsvc.transforms.placement import Placement
 from streamsvc.transforms.sql import SqlTransform
 
@@ -278,6 +279,47 @@ def test_refused_with_the_reason(why: str, sql: str) -> None:
     with pytest.raises(ValueError, match=re.escape(why)) as refusal:
         SqlTransform(sql, SCHEMA)
     assert len(str(refusal.value)) < 1000
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(SqlProblems) as refusal:
+        SqlTransform(
+            "SELECT *, count(*) AS n, n + 1 AS m, upper(n) AS o, now() AS t, * EXCLUDE (nope)"
+            " FROM input WHERE hosst = ''",
+            SCHEMA,
+        )
+    beginnings = ["count(*) is an aggregate", "now(...) ", "there is no column nope", "there is no column hosst"]
+    assert [
+        problem[: len(begin)] for problem, begin in zip(refusal.value.problems, beginnings, strict=True)
+    ] == beginnings
+
+
+def test_every_clause_that_is_refused_is_said_at_once() -> None:
+    with pytest.raises(SqlProblems) as refusal:
+        SqlTransform("SELECT host, count(*) FROM input GROUP BY host HAVING count(*) > 1 ORDER BY 1 LIMIT 5", SCHEMA)
+    assert [problem.split(":")[0] for problem in refusal.value.problems] == [
+        "ORDER BY",
+        "LIMIT and OFFSET",
+        "GROUP BY",
+        "HAVING",
+    ]
+
+
+def test_what_the_engine_refuses_is_said_of_each_expression() -> None:
+    with pytest.raises(SqlProblems) as refusal:
+        SqlTransform("SELECT upper(bytes) AS a, host, INTERVAL 1 DAY AS b FROM input WHERE bytes", SCHEMA)
+    assert refusal.value.problems == (
+        "No function matches the given name and argument types 'upper(BIGINT)'."
+        " You might need to add explicit type casts.",
+        "b is of type INTERVAL: write it as a number: epoch(column), epoch_ms(column)",
+        "WHERE is of type BIGINT: write a comparison",
+    )
+
+
+def test_every_partition_expression_that_is_wrong_is_said() -> None:
+    with pytest.raises(SqlProblems) as refusal:
+        Placement({"a": "hosst", "b": "host", "c": "count(*)"}, SCHEMA)
+    assert [problem[:20] for problem in refusal.value.problems] == ["a: there is no colum", "c: count(*) is an ag"]
 
 
 @pytest.mark.parametrize(
