@@ -308,9 +308,9 @@ def test_every_clause_that_is_refused_is_said_at_once() -> None:
 def test_what_the_engine_refuses_is_said_of_each_expression() -> None:
     with pytest.raises(SqlProblems) as refusal:
         SqlTransform("SELECT upper(bytes) AS a, host, INTERVAL 1 DAY AS b FROM input WHERE bytes", SCHEMA)
+    no_function = "No function matches the given name and argument types 'upper(BIGINT)'."
     assert refusal.value.problems == (
-        "No function matches the given name and argument types 'upper(BIGINT)'."
-        " You might need to add explicit type casts.",
+        f"{no_function} You might need to add explicit type casts.",
         "b is of type INTERVAL: write it as a number: epoch(column), epoch_ms(column)",
         "WHERE is of type BIGINT: write a comparison",
     )
