@@ -44,7 +44,7 @@ async def _serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if options.with_parent:
-        loop.add_reader(sys.stdin, lambda: os.read(0, 1) or stop.set())
+        loop.add_reader(sys.stdin, lambda: None if os.read(sys.stdin.fileno(), 4096) else stop.set())
     async with KinesisServer(
         limits=limits, faults=_faults(options.fault, options.seed), port=options.port, seed=options.seed
     ) as server:

@@ -1,8 +1,8 @@
 """Messages of ``application/vnd.amazon.eventstream`` (Smithy specification, "Amazon Event Stream Specification").
 
-    total length (4) | length of headers (4) | CRC-32 of these 8 bytes (4) | headers | payload | CRC-32 of all before (4)
+    length of all (4) | length of headers (4) | CRC-32 of those (4) | headers | payload | CRC-32 of all before (4)
 
-A header is: length of its name (1), the name, 7 for "string" (1), length of the value (2), the value; numbers are big-endian.
+A header: length of its name (1), the name, 7 for "string" (1), length of the value (2), the value. Big-endian.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from streamsvc.testing.kinesis_server.errors import KinesisError
 
 _STRING = 7
 _JSON = "application/json"
+_INITIAL = {":message-type": "event", ":event-type": "initial-response", ":content-type": "application/x-amz-json-1.1"}
 
 
 def message(headers: dict[str, str], payload: bytes) -> bytes:
@@ -27,12 +28,7 @@ def message(headers: dict[str, str], payload: bytes) -> bytes:
 
 def initial_response() -> bytes:
     """What botocore asks every stream of an RPC protocol to begin with (``botocore/eventstream.py``)."""
-    headers = {
-        ":message-type": "event",
-        ":event-type": "initial-response",
-        ":content-type": "application/x-amz-json-1.1",
-    }
-    return message(headers, b"{}")
+    return message(_INITIAL, b"{}")
 
 
 def event(kind: str, payload: bytes) -> bytes:

@@ -99,5 +99,6 @@ class OpenSubscription:
         if ended:
             rest |= {"ContinuationSequenceNumber": None, "ChildShards": [child.as_child() for child in shard.children]}
         else:
-            rest["ContinuationSequenceNumber"] = str(shard.number_behind(answer.next, now))
+            number = shard.number_before(answer.next, now, idle=not answer.pieces)
+            rest["ContinuationSequenceNumber"] = str(number)
         return b'{"Records":[%s],%s' % (b",".join(answer.pieces), orjson.dumps(rest)[1:])

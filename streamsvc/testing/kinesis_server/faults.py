@@ -101,3 +101,9 @@ def raise_before(operation: str, fault: Fault | None) -> None:
         raise internal(503)
     if fault is Fault.EXPIRED:
         raise KinesisError("ExpiredIteratorException", "Iterator expired, on purpose.")
+
+
+def raise_after(fault: Fault | None) -> None:
+    """Raises what a client gets although its call was applied."""
+    if fault is Fault.ERROR_AFTER:
+        raise internal()

@@ -11,20 +11,22 @@ MIB = 1024 * 1024
 class Limits:
     """AWS's own by default (Developer Guide, "Quotas and limits"; API Reference). ``None`` is without limit.
 
-    reads_per_s, read_bytes_per_s:      GetRecords of a shard, and GetShardIterator calls
-    write_records_per_s, write_bytes_per_s:  of a shard; a larger record passes and is then paid off (Developer Guide, "Handle
-                                        large records": the tank is drained and fills again)
-    fanout_bytes_per_s:                 of a consumer and shard
-    answer_records, answer_bytes:       of one GetRecords answer
-    request_bytes:                      of one PutRecords request, partition keys included
-    iterator_s, token_s:                after which a shard iterator and a NextToken have expired
-    subscription_s:                     after which a subscription ends by itself
-    resubscribe_s:                      within which a second subscription is refused; later it takes over
-    idle_event_s:                       between events without records
-    transition_s:                       how long a stream or consumer is CREATING, a stream UPDATING
-    retention_s:                        overrides every stream's retention period, for tests that cannot wait 24 hours
-    ends_with_records:                  whether the answer with the last records of a closed shard already has no next
-                                        iterator; otherwise an empty answer follows. Clients must take both.
+    reads_per_s:          GetRecords calls of a shard, and GetShardIterator calls
+    read_bytes_per_s:     GetRecords, of a shard
+    write_records_per_s:  of a shard
+    write_bytes_per_s:    of a shard; a larger record passes and is then paid off (Developer Guide, "Handle large
+                          records": the tank is drained and fills again)
+    fanout_bytes_per_s:   of a consumer and shard
+    answer_records, answer_bytes: of one GetRecords answer
+    request_bytes:        of one PutRecords request, partition keys included
+    iterator_s, token_s:  after which a shard iterator and a NextToken have expired
+    subscription_s:       after which a subscription ends by itself
+    resubscribe_s:        within which a second subscription is refused; later it takes over
+    idle_event_s:         between events without records
+    transition_s:         how long a stream or consumer is CREATING, a stream UPDATING
+    retention_s:          overrides every stream's retention period, for tests that cannot wait 24 hours
+    ends_with_records:    whether the answer with the last records of a closed shard already has no next iterator;
+                          otherwise an empty answer follows. Clients must take both.
     """
 
     reads_per_s: float | None = 5

@@ -53,6 +53,11 @@ def _subscribe(account: Account, body: bytes, _: Fault | None) -> OpenSubscripti
     return OpenSubscription(account, parsed(body, requests.SubscribeToShard))
 
 
+def unknown(account: Account, body: bytes, fault: Fault | None) -> Answer:
+    """What is not in ``OPERATIONS``."""
+    raise KinesisError("UnknownOperationException", "There is no such operation here.")
+
+
 OPERATIONS: dict[str, Operation] = {
     "AddTagsToStream": _answers(requests.AddTagsToStream, stream_operations.add_tags_to_stream),
     "CreateStream": _answers(requests.CreateStream, stream_operations.create_stream),

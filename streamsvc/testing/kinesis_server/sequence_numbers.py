@@ -1,9 +1,9 @@
 """Sequence numbers: 56 decimal digits that grow within a shard and name the shard that gave them.
 
-The layout is the one that kinesalite found in AWS's answers (github.com/mhart/kinesalite, ``db/index.js``, version 2), in
-hexadecimal digits from the left: ``2``, creation of the shard in seconds (9), last digit of the shard's index (1), count of
-the record in the shard (16), 0 (2), arrival in seconds (9), index of the shard (8), ``2``. AWS promises only that they
-grow: a client must not take them apart.
+The layout is the one that kinesalite found in AWS's answers (github.com/mhart/kinesalite, ``db/index.js``, version 2).
+In hexadecimal digits from the left: ``2``, creation of the shard in seconds (9), last digit of the shard's index (1),
+count of the record in the shard (16), 0 (2), arrival in seconds (9), index of the shard (8), ``2``. AWS promises only
+that they grow: a client must not take them apart.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ from typing import Self
 import orjson
 
 from streamsvc.testing.kinesis_server.account import Account
-from streamsvc.testing.kinesis_server.errors import KinesisError, internal
+from streamsvc.testing.kinesis_server.errors import KinesisError
 from streamsvc.testing.kinesis_server.fan_out import OpenSubscription
-from streamsvc.testing.kinesis_server.faults import Fault, Faults, raise_before
+from streamsvc.testing.kinesis_server.faults import Fault, Faults, raise_after, raise_before
 from streamsvc.testing.kinesis_server.limits import Limits
-from streamsvc.testing.kinesis_server.operations import OPERATIONS
+from streamsvc.testing.kinesis_server.operations import OPERATIONS, unknown
 
 _JSON = "application/x-amz-json-1.1"
 _EVENTS = "application/vnd.amazon.eventstream"
@@ -44,8 +44,8 @@ class HttpRequest:
 class KinesisServer:
     """An async context manager: the server, and its ``account``, live as long as it is open.
 
-    ``limits`` are AWS's own unless given; ``clock`` gives seconds since the epoch; ``faults`` holds a script of faults for
-    each operation that is to have some. Port 0 is a free one.
+    ``limits`` are AWS's own unless given; ``clock`` gives seconds since the epoch; ``faults`` holds a script of faults
+    for each operation that is to have some. Port 0 is a free one.
     """
 
     def __init__(
@@ -113,11 +113,8 @@ class KinesisServer:
             await asyncio.sleep(self._slow_s)
         try:
             raise_before(operation, fault)
-            if operation not in OPERATIONS:
-                raise KinesisError("UnknownOperationException", f"There is no operation {operation!r} here.")
-            answer = OPERATIONS[operation](self.account, request.body, fault)
-            if fault is Fault.ERROR_AFTER:
-                raise internal()
+            answer = OPERATIONS.get(operation, unknown)(self.account, request.body, fault)
+            raise_after(fault)
         except KinesisError as error:
             await _send(writer, error.status, orjson.dumps({"__type": error.kind, "message": error.message}))
             return True

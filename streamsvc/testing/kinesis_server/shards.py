@@ -136,12 +136,11 @@ class Shard:
             return 0
         return max(round((now - self._arrivals[max(place - self._trimmed, 0)]) * 1000), 0)
 
-    def number_behind(self, place: int, now: float) -> int:
-        """A sequence number to go on after: of the record before ``place``; at the tip a later one, of no record."""
-        if place >= self.end:
-            return self.numbers.behind(self.end, max(now, self.numbers.created_s))
-        if place <= self._trimmed:
-            return self.start_number
+    def number_before(self, place: int, now: float, *, idle: bool) -> int:
+        """A sequence number to go on after: of the record before ``place``; ``idle`` at the tip a later one, of no
+        record, which shows progress though nothing came (API Reference, SubscribeToShardEvent)."""
+        if place <= self._trimmed or (idle and place >= self.end):
+            return self.numbers.behind(place, max(now, self.numbers.created_s))
         return self._numbers[place - self._trimmed - 1]
 
     def trim(self, before: float) -> None:

@@ -99,14 +99,14 @@ class Stream:
         return shard, shard.append(data, nbytes, None if self._distribution == "AUTO" else key, now)
 
     def split(self, shard_id: str, hash_key: str, now: float) -> None:
-        """API Reference, SplitShard. The new hash key's condition is worded as AWS does (kinesalite, ``splitShard``)."""
+        """API Reference, SplitShard. The condition on the new hash key is AWS's (kinesalite, ``splitShard``)."""
         parent = self._for_resharding(shard_id, now)
         middle = int(hash_key)
         if not parent.first_hash_key + 1 < middle < parent.last_hash_key:
             raise invalid(
-                f"NewStartingHashKey {hash_key} used in SplitShard() on shard {shard_id} in stream {self.name} is not both "
-                f"greater than one plus the shard's StartingHashKey {parent.first_hash_key} and less than the shard's "
-                f"EndingHashKey {parent.last_hash_key}."
+                f"NewStartingHashKey {hash_key} of shard {shard_id} in stream {self.name} is not both greater than one "
+                f"plus the shard's StartingHashKey {parent.first_hash_key} and less than its EndingHashKey "
+                f"{parent.last_hash_key}."
             )
         lower = self._open(parent.first_hash_key, middle - 1, now, (shard_id,))
         upper = self._open(middle, parent.last_hash_key, now, (shard_id,))

@@ -8,7 +8,7 @@ import secrets
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -42,7 +42,7 @@ class Tokens:
         text = raw[_HEAD_BYTES:]
         if not hmac.compare_digest(raw[:_HEAD_BYTES], self._head(text)):
             raise self._wrong()
-        made, *carried = orjson.loads(text)
+        made, *carried = cast("list[Any]", orjson.loads(text))
         age_s = now - made / 1000
         if age_s > self._lifetime_s:
             raise self._expired(age_s)
@@ -59,7 +59,7 @@ def iterator_tokens(lifetime_s: float) -> Tokens:
         lambda: KinesisError("InvalidArgumentException", "Invalid ShardIterator."),
         lambda age_s: KinesisError(
             "ExpiredIteratorException",
-            f"Iterator expired. The iterator was created {age_s:.0f} seconds ago, which is further in the past than the "
+            f"Iterator expired. It was created {age_s:.0f} seconds ago, which is further in the past than the "
             f"tolerated delay of {lifetime_s * 1000:.0f} milliseconds.",
         ),
     )
