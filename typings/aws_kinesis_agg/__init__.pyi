@@ -1,0 +1,2 @@
+MAGIC: bytes
+DIGEST_SIZE: int
