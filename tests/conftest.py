@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from loadtest.kafka_broker import BrokerMissing, KafkaBroker, Setting
+from tests.kinesis_emulators import DynamoDb, EmulatorMissing, KinesisLocal
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,20 @@ def new_topic(broker: KafkaBroker) -> Callable[..., str]:
         return name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def kinesis_local() -> Iterator[KinesisLocal]:
+    """kinesis-local, one for the whole session; tests use streams of their own."""
+    try:
+        with KinesisLocal() as started:
+            yield started
+    except EmulatorMissing as missing:
+        pytest.skip(f"NOT TESTED AGAINST kinesis-local: {missing}")
+
+
+@pytest.fixture(scope="session")
+def dynamodb() -> Iterator[DynamoDb]:
+    """moto's DynamoDB, one for the whole session; tests use tables of their own."""
+    with DynamoDb() as started:
+        yield started
