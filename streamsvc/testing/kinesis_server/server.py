@@ -45,7 +45,8 @@ class KinesisServer:
     """An async context manager: the server, and its ``account``, live as long as it is open.
 
     ``limits`` are AWS's own unless given; ``clock`` gives seconds since the epoch; ``faults`` holds a script of faults
-    for each operation that is to have some. Port 0 is a free one.
+    for each operation that is to have some. Port 0 is a free one. A bug of the server, or a script with a fault that
+    its operation cannot have, drops the connection and is raised when the context ends.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class KinesisServer:
         self._slow_s = slow_s
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._bugs: list[BaseException] = []
 
     @property
     def endpoint_url(self) -> str:
@@ -83,11 +85,20 @@ class KinesisServer:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await self._server.wait_closed()
+        if self._bugs and error is None:
+            raise self._bugs[0]
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.create_task(self._serve(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._forget)
+
+    def _forget(self, connection: asyncio.Task[None]) -> None:
+        self._connections.discard(connection)
+        if not connection.cancelled() and (bug := connection.exception()) is not None:
+            self._bugs.append(bug)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (request := await _read(reader)) is not None:
                 if not await self._answer(request, writer):
@@ -95,7 +106,6 @@ class KinesisServer:
         except (ConnectionError, asyncio.IncompleteReadError):
             writer.transport.abort()
         finally:
-            self._connections.discard(task)
             writer.close()
 
     async def _answer(self, request: HttpRequest, writer: asyncio.StreamWriter) -> bool:
