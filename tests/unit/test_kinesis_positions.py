@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamsvc.core import kinesis_positions as positions
@@ -31,6 +31,7 @@ subs = st.integers(0, positions.MAX_SUB_SEQUENCE - 1) | st.integers(0, 20)
 places = st.tuples(sequences, subs)
 
 
+@settings(deadline=None)
 @given(places, places)
 def test_text_order_is_read_order(one: tuple[str, int], other: tuple[str, int]) -> None:
     as_numbers = (int(one[0]), one[1]) < (int(other[0]), other[1])
@@ -38,6 +39,7 @@ def test_text_order_is_read_order(one: tuple[str, int], other: tuple[str, int]) 
     assert position_before(*one) < position_after(*one) <= position_before(one[0], one[1] + 1)
 
 
+@settings(deadline=None)
 @given(places, st.integers(0, 10**14 - 1), st.integers(0, 10**14 - 1))
 def test_everything_has_its_place_in_the_order(place: tuple[str, int], ms: int, later: int) -> None:
     line = [BEGINNING, position_at_time(ms), position_before(*place), position_after(*place), END]
@@ -45,6 +47,7 @@ def test_everything_has_its_place_in_the_order(place: tuple[str, int], ms: int, 
     assert (position_at_time(ms) < position_at_time(later)) == (ms < later)
 
 
+@settings(deadline=None)
 @given(places, st.integers(0, 10**14 - 1))
 def test_what_is_made_is_read_back(place: tuple[str, int], ms: int) -> None:
     assert parse_position(position_before(*place)) == FromRecord(*place)
@@ -53,6 +56,7 @@ def test_what_is_made_is_read_back(place: tuple[str, int], ms: int) -> None:
     assert parse_position(END) == AtEnd()
 
 
+@settings(deadline=None)
 @given(st.lists(places))
 def test_columns_of_positions(rows: list[tuple[str, int]]) -> None:
     column = positions_before(
@@ -91,6 +95,7 @@ def test_what_is_no_sequence_number_is_refused(sequence: str, sub: int) -> None:
         position_before(sequence, sub)
 
 
+@settings(deadline=None)
 @given(places)
 def test_a_checkpoint_names_the_last_record_and_a_position_the_next(place: tuple[str, int]) -> None:
     checkpoint = KclCheckpoint(*place)

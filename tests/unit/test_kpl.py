@@ -9,7 +9,7 @@ import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator
 from aws_kinesis_agg.deaggregator import deaggregate_records, messages_pb2
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamsvc.core.kpl import (
@@ -72,6 +72,7 @@ def by_aws(value: bytes) -> list[tuple[str, bytes, int | None]]:
     ]
 
 
+@settings(deadline=None)
 @given(user_records.filter(len))
 def test_aws_reads_what_we_write(records: list[tuple[str, bytes, str | None]]) -> None:
     with_hash_key_or_without = [record[:2] for record in records]
@@ -79,6 +80,7 @@ def test_aws_reads_what_we_write(records: list[tuple[str, bytes, str | None]]) -
     assert by_aws(value) == [(key, value, sub) for sub, (key, value) in enumerate(with_hash_key_or_without)]
 
 
+@settings(deadline=None)
 @given(user_records.filter(len))
 def test_we_read_what_aws_writes(records: list[tuple[str, bytes, str | None]]) -> None:
     writer = RecordAggregator()
@@ -89,6 +91,7 @@ def test_we_read_what_aws_writes(records: list[tuple[str, bytes, str | None]]) -
     assert unpacked.met == {"aggregates": 1}
 
 
+@settings(deadline=None)
 @given(user_records, st.integers(0, 2000))
 def test_packing_keeps_every_record_in_order(records: list[tuple[str, bytes, str | None]], max_bytes: int) -> None:
     puts = packed(records, max_bytes)
@@ -131,6 +134,7 @@ def test_an_answer_without_aggregates_is_not_copied() -> None:
     assert deaggregate([], [], EVERYTHING).rows().to_pylist() == []
 
 
+@settings(deadline=None)
 @given(user_records.filter(len), st.integers(0, LAST_HASH_KEY), st.integers(0, LAST_HASH_KEY))
 def test_one_record_out_of_range_drops_the_aggregate(
     records: list[tuple[str, bytes, str | None]], one: int, other: int
@@ -198,6 +202,7 @@ def test_an_aggregate_of_nothing_is_nothing() -> None:
     assert (unpacked.values, unpacked.counts, unpacked.last_sub) == ([], [0], 1)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.binary(max_size=60))
 def test_any_bytes_are_survived(body: bytes, rest: bytes) -> None:
     whole = encode_aggregate([("key", body), ("other", rest)])[4:-16]
@@ -255,6 +260,7 @@ bodies = st.lists(usual_records | strange_records | other_records | table_entrie
 )
 
 
+@settings(deadline=None)
 @given(bodies, st.integers(0, 3))
 def test_the_reader_agrees_with_protobuf(body: bytes, cut: int) -> None:
     body = body[: len(body) - cut]
