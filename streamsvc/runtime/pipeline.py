@@ -29,11 +29,13 @@ from streamsvc.runtime.memory import MemoryBudget
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.segment import OpenSegment, Recipe
 from streamsvc.runtime.splits import Splits
+from streamsvc.runtime.stopping import unless
 
 COMMITS_A_CHECKPOINT = 100
 """Walking a split costs a few reads a segment, so a worker folds the log now and then."""
 
 LAG_EVERY_S = 10.0
+LOOK_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,13 @@ class Recovered:
 
     cursors: Mapping[Split, Cursor]
     ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """These splits, which stood at these cursors, go on elsewhere: somebody has claimed their tails."""
+
+    cursors: Mapping[Split, Cursor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class Stop:
     """Land what is open, then end."""
 
 
-Event: TypeAlias = Batch | Assigned | Revoked | Recovered | Landed | Stop
+Event: TypeAlias = Batch | Assigned | Revoked | Recovered | Moved | Landed | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,7 @@ class Policy:
     interval_s: float
     until_end: bool = False
     tick_s: float = 0.5
+    look_s: float = LOOK_EVERY_S
 
 
 class Pipeline:
@@ -103,7 +113,7 @@ class Pipeline:
         self._opened_at = 0.0
         self._landing_opened_at = 0.0
         self._ends: Mapping[Split, Position] | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._commits = 0
         self._asked_others_at = 0.0
@@ -135,13 +145,16 @@ class Pipeline:
 
     def stop(self) -> None:
         """Stop reading, land what is open, then let ``run`` return. To be called from the event loop."""
+        self._stopping.set()
+        self._splits.stop_taking()
         self._mailbox.put_nowait(Stop())
 
     async def run(self) -> None:
-        await self._prepare()
+        await unless(self._stopping, self._prepare())
         self._spawn(self._follow_assignments())
         self._spawn(self._pump())
         self._spawn(self._watch_lag())
+        self._spawn(self._watch_silent_splits())
         try:
             while not await self._is_complete():
                 await self._handle(await self._next_event())
@@ -170,7 +183,7 @@ class Pipeline:
     async def _is_complete(self) -> bool:
         if self._open.ranges or self._lander.busy:
             return False
-        if self._stopping:
+        if self._stopping.is_set():
             return True
         if self._ends is None or not self._splits.have_committed(self._ends):
             return False
@@ -221,6 +234,26 @@ class Pipeline:
                 self._observer.lag(await self._source.lag(self._splits.landed))
             await asyncio.sleep(LAG_EVERY_S)
 
+    async def _watch_silent_splits(self) -> None:
+        """A seek is met where the next claim of its split is lost. A split without new records claims nothing, so
+        the log is asked now and then."""
+        while True:
+            await asyncio.sleep(self._policy.look_s)
+            known = self._silent()
+            standings = await self._log.standings(known)
+            moved = {
+                split: known[split]
+                for split, standing in standings.items()
+                if standing.pending is not None or standing.cursor != known[split]
+            }
+            if moved:
+                self._mailbox.put_nowait(Moved(moved))
+
+    def _silent(self) -> dict[Split, Cursor]:
+        """Splits that are read and of which nothing is held, and where they stand."""
+        held = self._open.ranges.keys() | self._lander.ranges.keys()
+        return {split: self._splits.cursors[split] for split in self._splits.reached if split not in held}
+
     async def _next_event(self) -> Event | None:
         """The next event, or ``None`` when it is time to look at the clock."""
         wait_s = self._policy.tick_s
@@ -240,17 +273,17 @@ class Pipeline:
             case Assigned():
                 await self._take_over(event.splits)
             case Recovered():
-                if not self._stopping:
+                if not self._stopping.is_set():
                     self._source.start_at(self._splits.start(event.cursors, event.ticket))
+            case Moved():
+                self._follow(event.cursors)
             case Revoked():
                 await self._hand_over(event)
             case Landed():
                 if self._lander.done:
                     await self._settle()
             case Stop():
-                self._stopping = True
                 self._source.stop_reading(sorted(self._splits.assigned))
-                self._splits.stop_taking()
             case None:
                 pass
 
@@ -280,15 +313,25 @@ class Pipeline:
         self._observer.waited_for_memory(monotonic() - began)
 
     async def _make_room(self, nbytes: int) -> None:
-        while not self._budget.has_room(nbytes):
+        while not self._budget.has_room(nbytes) and not self._stopping.is_set():
             if self._budget.ask_largest() != self._name:
-                await self._budget.freed()
+                await self._wait_for_others()
                 continue
             self._pressure.clear()
             if self._open.ranges:
                 await self._cut("memory")
             if await self._settle() is None:
                 return
+
+    async def _wait_for_others(self) -> None:
+        """They may take long, when their store is down; what is open here becomes due all the same."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._policy.tick_s):
+                await self._budget.freed()
+        self._raise_failures()
+        if self._lander.done:
+            await self._settle()
+        await self._cut_if_due()
 
     def _account(self) -> None:
         self._budget.hold(self._name, self._open.memory_bytes + self._lander.held_bytes)
@@ -306,7 +349,7 @@ class Pipeline:
             await self._cut("memory")
         elif monotonic() - self._opened_at >= self._policy.interval_s:
             await self._cut("interval")
-        elif self._stopping:
+        elif self._stopping.is_set():
             await self._cut("shutdown")
         elif self._ends is not None and self._splits.have_reached(self._ends):
             await self._cut("end")
@@ -363,6 +406,13 @@ class Pipeline:
         self._observer.assigned(len(self._splits.assigned), "assigned", sorted(splits))
         if any(split in self._open.ranges or split in self._lander.ranges for split in splits):
             await self._land_all("assigned")
+        self._recover(splits)
+
+    def _follow(self, moved: Mapping[Split, Cursor]) -> None:
+        """Ask the log for their places, unless they have moved by our own doing since it was asked."""
+        silent = self._silent()
+        splits = [split for split, cursor in moved.items() if silent.get(split) == cursor]
+        self._source.stop_reading(splits)
         self._recover(splits)
 
     def _recover(self, splits: Iterable[Split]) -> None:

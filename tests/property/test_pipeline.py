@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -28,7 +30,7 @@ from streamsvc.stores.memory import MemoryStore
 from streamsvc.stores.retrying import RetryingStore
 from streamsvc.testing.faulty_store import FaultyStore, random_faults
 from streamsvc.testing.line_sink import LineRejects, LineSink
-from streamsvc.testing.memory_source import MemorySource, MemoryTopic, Record
+from streamsvc.testing.memory_source import Fault, MemorySource, MemoryTopic, Record
 
 SPLITS = ("a", "b", "c")
 CONFIG = {"decode": "odd"}
@@ -81,8 +83,20 @@ class World:
             self.produced[value] += 1
             self.topic.append(split, Record(value))
 
-    def worker(self, *, until_end: bool = False, memory: int = 1 << 20, max_partitions: int = 500) -> Worker:
-        return Worker(self, until_end, memory, max_partitions)
+    def worker(
+        self,
+        *,
+        until_end: bool = False,
+        memory: int | MemoryBudget = 1 << 20,
+        max_partitions: int = 500,
+        faults: Sequence[Fault] = (),
+        **policy: float,
+    ) -> Worker:
+        """``policy`` changes fields of ``Policy``."""
+        budget = memory if isinstance(memory, MemoryBudget) else MemoryBudget(memory)
+        source = MemorySource(self.topic, batch_rows=lambda: self.random.randint(1, 40), faults=faults)
+        quick = Policy(size_bytes=3000, interval_s=0.02, until_end=until_end, tick_s=0.01)
+        return Worker(self, source, budget, max_partitions, replace(quick, **policy))  # type: ignore[arg-type]
 
     async def landed(self) -> Counter[bytes]:
         """By plain listing: every object under the sink, whatever the log says."""
@@ -96,7 +110,9 @@ class World:
 
 
 class Worker:
-    def __init__(self, world: World, until_end: bool, memory: int, max_partitions: int) -> None:
+    def __init__(
+        self, world: World, source: MemorySource, budget: MemoryBudget, max_partitions: int, policy: Policy
+    ) -> None:
         lake = world.store("lake")
         name = f"worker-{uuid4().hex[:6]}"
 
@@ -105,18 +121,18 @@ class Worker:
             sink = LineSink(lake, lambda value: value[:1].decode(), limit)
             return Recipe(OddOnesOut(), (), (), sink, LineRejects(lake))
 
-        self.source = MemorySource(world.topic, batch_rows=lambda: world.random.randint(1, 40))
+        self.source = source
         log = SegmentLog(world.store("state"), name, self.source.first_position, landing_s=0.02)
         self.observer = Observer("p", Metrics("test"))
         self.log = log
         self.pipeline = Pipeline(
-            Identity("p", CONFIG_DIGEST, 1, lambda: f"20261124T000000Z-{uuid4().hex[:12]}"),
+            Identity(world.name, CONFIG_DIGEST, 1, lambda: f"20261124T000000Z-{uuid4().hex[:12]}"),
             self.source,
             log,
             build(),
             Finisher(self.source, log, build, self.observer),
-            Policy(size_bytes=3000, interval_s=0.02, until_end=until_end, tick_s=0.01),
-            MemoryBudget(memory),
+            policy,
+            budget,
             self.observer,
         )
 

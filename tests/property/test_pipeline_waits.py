@@ -1,0 +1,81 @@
+"""A pipeline that has to wait: for its source, for memory that another holds, for records that do not come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from streamsvc.contracts import ObjectStore
+from streamsvc.errors import SourceUnavailable
+from streamsvc.runtime.memory import MemoryBudget
+from streamsvc.testing.faulty_store import Fault as StoreFault
+from streamsvc.testing.faulty_store import FaultyStore
+from streamsvc.testing.memory_source import Fault
+from tests.property.test_pipeline import SPLITS, World
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_seek_of_a_silent_split_is_followed() -> None:
+    world = World(8)
+    world.produce(300)
+    worker = world.worker(look_s=0.05)
+    running = asyncio.create_task(worker.run())
+    await until(lambda: worker.observer.summary.records == 300)
+    log = world.worker().log
+    before = (await log.standings(SPLITS))["a"].cursor
+    await log.seek({"a": worker.source.first_position}, "once more from the start")
+    await until(lambda: worker.observer.summary.records == 300 + int(before.position))
+    worker.pipeline.stop()
+    await asyncio.wait_for(running, 10)
+    assert (await log.standings(SPLITS))["a"].cursor == replace(before, epoch=before.epoch + 1)
+
+
+async def test_stop_is_heeded_while_the_source_fails_at_the_start() -> None:
+    faults = [Fault("first_positions", nth, SourceUnavailable("down")) for nth in range(1, 1000)]
+    worker = World(1).worker(faults=faults)
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(0)
+    worker.pipeline.stop()
+    await asyncio.wait_for(running, 10)
+
+
+class Shut(World):
+    """While ``shut``, no call of its stores is answered."""
+
+    shut = False
+
+    def store(self, prefix: str) -> ObjectStore:
+        return FaultyStore(super().store(prefix), self._faults())
+
+    def _faults(self) -> Iterator[StoreFault | None]:
+        while True:
+            yield StoreFault.HANG if self.shut else None
+
+
+async def test_memory_that_another_holds_for_long_keeps_nothing_from_landing_nor_from_stopping() -> None:
+    """The other's store does not answer, and it holds all but what one batch of this one needs."""
+    largest_batch = 600
+    budget = MemoryBudget(1 << 20)
+    greedy, modest = Shut(1), World(2)
+    hoarder = greedy.worker(memory=budget, size_bytes=1 << 30, interval_s=1000)
+    worker = modest.worker(memory=budget, interval_s=0.3)
+    tasks = [asyncio.create_task(each.run()) for each in (hoarder, worker)]
+    await until(lambda: len(hoarder.pipeline.splits.reached) == len(worker.pipeline.splits.reached) == len(SPLITS))
+    greedy.shut = True
+    greedy.produce(500)
+    await until(lambda: (status := hoarder.pipeline.open_segment()) is not None and status["records"] == 500)
+    budget.limit_bytes = budget.held_bytes + largest_batch
+    modest.produce(400)
+    await until(lambda: worker.observer.summary.records == 400)
+    modest.produce(400)
+    await until(lambda: not budget.has_room(largest_batch - 100))
+    worker.pipeline.stop()
+    await asyncio.wait_for(tasks[1], 10)
+    tasks[0].cancel()
+    await asyncio.wait(tasks)
