@@ -218,7 +218,7 @@ class Partials:
     """Mergeable states by window and group: what a segment of a windowed pipeline makes of its rows.
 
     flat:     ``window``, the group's columns, and states of fixed size; one row for each window and group
-    bucketed: ``window``, the group's columns, ``aggregate``, ``bucket`` and what is in that bucket
+    bucketed: ``group`` (int32: the row of ``flat`` that it belongs to), ``aggregate``, ``bucket``, ``weight``
 
     Equal rows make equal partials, whatever the batches, and in one order; columns and types are the aggregation's.
     """
@@ -243,12 +243,12 @@ class Partials:
     def only(self, starts: Iterable[int]) -> Partials:
         """What belongs to these windows."""
         wanted = pa.array(list(starts), pa.int64())
-        return self._filtered(lambda table: pc.is_in(table[WINDOW], wanted))
+        return self._filtered(pc.is_in(self.flat[WINDOW], wanted))
 
     def without(self, starts: Iterable[int]) -> Partials:
         """What does not belong to these windows."""
         unwanted = pa.array(list(starts), pa.int64())
-        return self._filtered(lambda table: pc.invert(pc.is_in(table[WINDOW], unwanted)))
+        return self._filtered(pc.invert(pc.is_in(self.flat[WINDOW], unwanted)))
 
     def to_ipc(self) -> pa.Buffer:
         """Two Arrow IPC streams, one after the other, compressed with zstd. Equal partials are equal bytes."""
@@ -271,8 +271,13 @@ class Partials:
             raise ValueError(f"no partials of windows: {error}") from error
         return cls(flat, bucketed)
 
-    def _filtered(self, mask: Callable[[pa.Table], pa.ChunkedArray]) -> Partials:
-        return Partials(self.flat.filter(mask(self.flat)), self.bucketed.filter(mask(self.bucketed)))
+    def _filtered(self, wanted: pa.ChunkedArray) -> Partials:
+        """``wanted``: boolean, one a row of ``flat``."""
+        kept = wanted.to_numpy()
+        groups = self.bucketed["group"].to_numpy()
+        bucketed = self.bucketed.filter(pa.array(kept[groups]))
+        moved = pa.array((kept.cumsum() - 1)[bucketed["group"].to_numpy()], pa.int32())
+        return Partials(self.flat.filter(wanted), bucketed.set_column(0, "group", moved))
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ class Functions:
         self._connection = connection
         self._named = _catalogue()
 
+    def is_aggregate(self, call: Node) -> bool:
+        """Whether a node of class FUNCTION is a call of an aggregate."""
+        kinds = self._named.get(call["function_name"].lower(), _Overloads()).kinds
+        return "aggregate" in kinds and "scalar" not in kinds
+
     def check(self, call: Node) -> None:
         """Raises ``ValueError`` if a call is not row-wise. ``call``: a node of class FUNCTION."""
         name = call["function_name"].lower()

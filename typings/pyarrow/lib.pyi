@@ -8,6 +8,8 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, overload
 
+import numpy as np
+import numpy.typing as npt
 from pyarrow.compute import Expression
 from typing_extensions import Buffer as _SupportsBuffer
 
@@ -29,7 +31,7 @@ _Value: TypeAlias = (
     | Sequence[object]
 )
 _Mask: TypeAlias = Array | ChunkedArray | Sequence[bool | None]
-_Indices: TypeAlias = Array | ChunkedArray | Sequence[int | None]
+_Indices: TypeAlias = Array | ChunkedArray | Sequence[int | None] | npt.NDArray[np.integer[Any]]
 _Order: TypeAlias = Literal["ascending", "descending"]
 _NullPlacement: TypeAlias = Literal["at_start", "at_end"]
 _NullSelection: TypeAlias = Literal["drop", "emit_null"]
@@ -596,6 +598,7 @@ class Array:
     def sum(self, *, skip_nulls: bool = True, min_count: int = 1) -> Scalar: ...
     def to_pylist(self, *, maps_as_pydicts: Literal["lossy", "strict"] | None = None) -> list[Any]: ...
     def tolist(self) -> list[Any]: ...
+    def to_numpy(self, zero_copy_only: bool = True) -> npt.NDArray[Any]: ...
     def to_string(self, *, indent: int = 2, window: int = 10) -> str: ...
     def validate(self, *, full: bool = False) -> None: ...
 
@@ -733,6 +736,7 @@ class DictionaryArray(Array):
     def dictionary_decode(self) -> Array: ...
 
 class ChunkedArray:
+    def to_numpy(self) -> npt.NDArray[Any]: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Scalar]: ...
     @overload
@@ -785,7 +789,7 @@ class ChunkedArray:
 def array(
     obj: Iterable[object] | Array,
     type: _TypeLike | None = None,
-    mask: Array | Sequence[bool] | None = None,
+    mask: Array | Sequence[bool] | npt.NDArray[np.bool_] | None = None,
     size: int | None = None,
     from_pandas: bool | None = None,
     safe: bool = True,
