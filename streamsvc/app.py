@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from math import inf
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeAlias
 from uuid import uuid4
 
 import orjson
 import pyarrow as pa
+import stamina
 
 from streamsvc import config_file
 from streamsvc.config import Aws, Decode, JsonDecode, Pipeline, Rules, Service
@@ -23,7 +27,7 @@ from streamsvc.contracts import ObjectStore, Source, Transform
 from streamsvc.core.offsets import position_of
 from streamsvc.decoders.build import InvalidDecode, needs_sample, with_sample
 from streamsvc.decoders.build import build as build_decoder
-from streamsvc.errors import ConfigError, StoreRefused
+from streamsvc.errors import ConfigError, SourceUnavailable, StoreRefused
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import METADATA, Position, Split
@@ -50,6 +54,9 @@ from streamsvc.transforms.sql import SqlTransform
 
 LANDING_S = 3.0
 """How long another worker's segment may take to land before it is finished for it."""
+
+COMMAND_PATIENCE_S = 10.0
+"""How long a command waits for a store that does not answer; a worker waits for ever."""
 
 QUEUE_BYTES = 32 * 1024 * 1024
 
@@ -96,12 +103,17 @@ def new_segment() -> str:
 
 
 class Stores:
-    """Every store of a service, opened once an address, retried for ever; failures go to an observer."""
+    """Every store of a service, opened once an address, retried for ever; failures go to an observer.
 
-    def __init__(self, aws: Aws, observer: Observer) -> None:
+    With ``patience_s``, for whoever waits at a terminal: a store that has failed for so long raises what it raises.
+    """
+
+    def __init__(self, aws: Aws, observer: Observer, *, patience_s: float = inf) -> None:
         self._aws = aws
         self._observer = observer
+        self._patience_s = patience_s
         self._open: dict[str, RetryingStore] = {}
+        self._failing_since: dict[str, float] = {}
 
     def __call__(self, url: str, part: str) -> ObjectStore:
         if url not in self._open:
@@ -110,8 +122,13 @@ class Stores:
 
     def _tell(self, part: str, health: StoreHealth) -> None:
         if health.error is None:
+            self._failing_since.pop(health.url, None)
             self._observer.part_mended(part)
-        else:
+            return
+        since = self._failing_since.setdefault(health.url, monotonic())
+        if monotonic() - since >= self._patience_s:
+            raise health.error
+        if self._patience_s == inf:
             self._observer.part_failed(part, health.error.what)
 
 
@@ -281,8 +298,8 @@ def _finisher(service: Service, source: Source, log: SegmentLog, stores: OpenSto
 
 
 def new_stores(service: Service, name: str) -> Stores:
-    """Stores that nobody watches, for a command."""
-    return Stores(service.aws, Observer(name, Metrics(service.service)))
+    """Stores that nobody watches, for a command, which gives up after a while and says why."""
+    return Stores(service.aws, Observer(name, Metrics(service.service)), patience_s=COMMAND_PATIENCE_S)
 
 
 def log_of(service: Service, name: str) -> SegmentLog:
@@ -294,7 +311,7 @@ def log_of(service: Service, name: str) -> SegmentLog:
 async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspected:
     """A look from outside. Joins no group, writes nothing but inferred columns. ``stack`` closes the source."""
     observer = Observer(name, Metrics(service.service))
-    stores = Stores(service.aws, observer)
+    stores = Stores(service.aws, observer, patience_s=COMMAND_PATIENCE_S)
     source = await stack.enter_async_context(_kafka(service, name, None, service.memory // 8, joins=False))
     state = stores(state_url(service, name), "state")
     log = SegmentLog(state, instance_name(0), source.first_position, landing_s=LANDING_S)
@@ -324,22 +341,23 @@ def spare_the_collector() -> None:
     gc.set_threshold(NEW_OBJECTS, 20, 20)
 
 
-async def open_worker(service: Service, spec: WorkerSpec) -> tuple[Worker, WorkerHealth]:
-    """Everything of one process, built and probed, not yet running."""
+def new_worker(service: Service, spec: WorkerSpec) -> tuple[Worker, WorkerHealth]:
+    """Everything of one process. Touches neither store nor broker: the worker opens its pipelines when it runs."""
     choose_allocator()
     metrics = Metrics(service.service)
     budget = MemoryBudget(service.memory // spec.slots * 7 // 8)
-    watched: dict[str, Watched] = {}
-    running: list[tuple[Source, RunningPipeline]] = []
-    for name in selected(service, spec.pipeline):
-        observer = Observer(name, metrics)
+    observers = {name: Observer(name, metrics) for name in selected(service, spec.pipeline)}
+    health = WorkerHealth(metrics, budget, observers, spec.slot)
+
+    async def open_(name: str) -> tuple[Source, RunningPipeline]:
+        observer, options = observers[name], service.pipelines[name]
         source = _kafka(service, name, instance_name(spec.slot), _queue_bytes(service, spec), joins=True)
         pipeline = await _open_pipeline(service, name, spec, source, budget, observer)
-        running.append((source, pipeline))
-        options = service.pipelines[name]
-        watched[name] = Watched(pipeline, observer, source, options.source.address, options.sink.path)
-    spare_the_collector()
-    return Worker(running, service.drain), WorkerHealth(metrics, budget, watched, spec.slot)
+        health.watch(name, Watched(pipeline, observer, source, options.source.address, options.sink.path))
+        spare_the_collector()
+        return source, pipeline
+
+    return Worker([partial(open_, name) for name in observers], service.drain), health
 
 
 async def _open_pipeline(
@@ -350,7 +368,7 @@ async def _open_pipeline(
     state = stores(state_url(service, name), "state")
     await probe(state)
     log = SegmentLog(state, instance_name(spec.slot), source.first_position, landing_s=LANDING_S)
-    rules = await _rules(service, name, state)
+    rules = await _rules_in_time(service, name, state, observer)
     recipe = build_recipe(rules, stores, service.memory // spec.slots, max_partitions=options.sink.max_partitions)
     return RunningPipeline(
         Identity(name, await log.save_config(rules.document()), recipe.decoder.version, new_segment),
@@ -362,6 +380,22 @@ async def _open_pipeline(
         budget,
         observer,
     )
+
+
+async def _rules_in_time(service: Service, name: str, state: ObjectStore, observer: Observer) -> Rules:
+    """``_rules``, however long the source does not answer."""
+
+    def is_worth_waiting(error: Exception) -> bool:
+        if isinstance(error, SourceUnavailable):
+            observer.part_failed("source", error.what)
+        return isinstance(error, SourceUnavailable)
+
+    async for attempt in stamina.retry_context(on=is_worth_waiting, attempts=None, timeout=None):
+        with attempt:
+            rules = await _rules(service, name, state)
+            observer.part_mended("source")
+            return rules
+    raise AssertionError("attempts do not end")
 
 
 async def _rules(service: Service, name: str, state: ObjectStore) -> Rules:
