@@ -18,7 +18,6 @@ from uuid import uuid4
 
 import orjson
 import pyarrow as pa
-import stamina
 
 from streamsvc import config_file
 from streamsvc.config import Aws, Decode, JsonDecode, Pipeline, Rules, Service
@@ -27,7 +26,7 @@ from streamsvc.contracts import ObjectStore, Source, Transform
 from streamsvc.core.offsets import position_of
 from streamsvc.decoders.build import InvalidDecode, needs_sample, with_sample
 from streamsvc.decoders.build import build as build_decoder
-from streamsvc.errors import ConfigError, SourceUnavailable, StoreRefused
+from streamsvc.errors import ConfigError, StoreRefused
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import METADATA, Position, Split
@@ -39,7 +38,7 @@ from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.pipeline import Pipeline as RunningPipeline
 from streamsvc.runtime.pipeline import Policy
 from streamsvc.runtime.replay import ReadRejects, Replay
-from streamsvc.runtime.sampling import sample
+from streamsvc.runtime.sampling import sample, when_answered
 from streamsvc.runtime.segment import Recipe
 from streamsvc.runtime.worker import Worker
 from streamsvc.sinks.objects import ObjectSink
@@ -368,7 +367,7 @@ async def _open_pipeline(
     state = stores(state_url(service, name), "state")
     await probe(state)
     log = SegmentLog(state, instance_name(spec.slot), source.first_position, landing_s=LANDING_S)
-    rules = await _rules_in_time(service, name, state, observer)
+    rules = await when_answered(lambda: _rules(service, name, state), observer)
     recipe = build_recipe(rules, stores, service.memory // spec.slots, max_partitions=options.sink.max_partitions)
     return RunningPipeline(
         Identity(name, await log.save_config(rules.document()), recipe.decoder.version, new_segment),
@@ -380,22 +379,6 @@ async def _open_pipeline(
         budget,
         observer,
     )
-
-
-async def _rules_in_time(service: Service, name: str, state: ObjectStore, observer: Observer) -> Rules:
-    """``_rules``, however long the source does not answer."""
-
-    def is_worth_waiting(error: Exception) -> bool:
-        if isinstance(error, SourceUnavailable):
-            observer.part_failed("source", error.what)
-        return isinstance(error, SourceUnavailable)
-
-    async for attempt in stamina.retry_context(on=is_worth_waiting, attempts=None, timeout=None):
-        with attempt:
-            rules = await _rules(service, name, state)
-            observer.part_mended("source")
-            return rules
-    raise AssertionError("attempts do not end")
 
 
 async def _rules(service: Service, name: str, state: ObjectStore) -> Rules:

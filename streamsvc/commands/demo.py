@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from streamsvc.app import WorkerSpec, load, open_worker
+from streamsvc.app import WorkerSpec, load, new_worker
 from streamsvc.errors import Fatal
 from streamsvc.ops import logs
 from streamsvc.ops.health import PipelineStatus
@@ -102,7 +102,7 @@ def _empty(folder: Path) -> None:
 
 async def _run(console: Console, broker: MockBroker, file: Path, seconds: int, rate: int) -> bool:
     """Produce and land side by side; answers whether all that was produced has landed."""
-    worker, health = await open_worker(load(file), WorkerSpec(file, None, until_end=False, slot=0, slots=1))
+    worker, health = new_worker(load(file), WorkerSpec(file, None, until_end=False, slot=0, slots=1))
     running = asyncio.create_task(worker.run())
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

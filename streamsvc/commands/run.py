@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 import structlog
 
-from streamsvc.app import WorkerSpec, load, open_worker, worker_count
+from streamsvc.app import WorkerSpec, load, new_worker, worker_count
 from streamsvc.config import Service
 from streamsvc.errors import StreamsvcError
 from streamsvc.ops import logs
@@ -47,7 +47,7 @@ def run(file: Path, pipeline: str | None, *, until_end: bool, fail_on_rejects: b
 
 
 async def _run_alone(service: Service, spec: WorkerSpec) -> tuple[int, Summary]:
-    worker, health = await open_worker(service, spec)
+    worker, health = new_worker(service, spec)
     _on_signals(worker.stop, lambda: os._exit(128 + signal.SIGTERM))
     async with serving(health, service.http.listen if service.http else None):
         await worker.run()
@@ -100,7 +100,7 @@ def _child(spec: WorkerSpec, slot: int, reports: Connection) -> None:
 
 
 async def _work(spec: WorkerSpec, reports: Connection) -> None:
-    worker, health = await open_worker(load(spec.file), spec)
+    worker, health = new_worker(load(spec.file), spec)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
     reporting = asyncio.create_task(_report(worker, health, reports))
     try:

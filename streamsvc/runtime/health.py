@@ -72,15 +72,22 @@ class Watched:
 
 
 class WorkerHealth:
-    """``ops.health.Health`` of this process."""
+    """``ops.health.Health`` of this process, from before its first pipeline is open."""
 
-    def __init__(self, metrics: Metrics, budget: MemoryBudget, watched: Mapping[str, Watched], slot: int = 0) -> None:
+    def __init__(
+        self, metrics: Metrics, budget: MemoryBudget, observers: Mapping[str, Observer], slot: int = 0
+    ) -> None:
         self._metrics = metrics
         self._budget = budget
-        self._watched = watched
+        self._observers = observers
+        self._watched: dict[str, Watched] = {}
         self._slot = slot
         self._started = _now()
         metrics.memory_budget_bytes.set(budget.limit_bytes)
+
+    def watch(self, name: str, watched: Watched) -> None:
+        """This pipeline is open."""
+        self._watched[name] = watched
 
     def live(self) -> Problems:
         """The event loop turns, or nobody would answer; a pipeline that fails ends the process."""
@@ -89,9 +96,14 @@ class WorkerHealth:
     def ready(self) -> Problems:
         return {
             f"{name}: {part}": problem
-            for name, watched in self._watched.items()
-            for part, problem in watched.problems().items()
+            for name, observer in self._observers.items()
+            for part, problem in self._problems(name, observer).items()
         }
+
+    def _problems(self, name: str, observer: Observer) -> Problems:
+        if name in self._watched:
+            return self._watched[name].problems()
+        return {"start": "not open yet", **observer.problems}
 
     def metrics(self) -> bytes:
         self._metrics.ready.set(not self.ready())
@@ -122,7 +134,7 @@ class WorkerHealth:
         """Of all pipelines, with what the process used so far."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         process = Summary(cpu_seconds=used.ru_utime + used.ru_stime, peak_rss_bytes=used.ru_maxrss * 1024)
-        return reduce(add, (watched.observer.summary for watched in self._watched.values()), process)
+        return reduce(add, (observer.summary for observer in self._observers.values()), process)
 
     def report(self) -> Report:
         return Report(

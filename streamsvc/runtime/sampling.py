@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import pyarrow as pa
+import stamina
 
 from streamsvc.contracts import Source
+from streamsvc.errors import SourceUnavailable
 from streamsvc.records import Position, Split
+from streamsvc.runtime.observer import Observer
+
+T = TypeVar("T")
 
 PAUSE_S = 1.0
+
+
+async def when_answered(ask: Callable[[], Awaitable[T]], observer: Observer) -> T:
+    """What ``ask`` answers, however long the source does not; the observer is told meanwhile."""
+
+    def is_worth_waiting(error: Exception) -> bool:
+        if isinstance(error, SourceUnavailable):
+            observer.part_failed("source", error.what)
+        return isinstance(error, SourceUnavailable)
+
+    async for attempt in stamina.retry_context(on=is_worth_waiting, attempts=None, timeout=None):
+        with attempt:
+            answer = await ask()
+            observer.part_mended("source")
+            return answer
+    raise AssertionError("attempts do not end")
 
 
 async def sample(source: Source, records: int) -> pa.Array:

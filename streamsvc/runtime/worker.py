@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeAlias
 
 import structlog
 
 from streamsvc.contracts import Source
 from streamsvc.errors import StreamsvcError
 from streamsvc.runtime.pipeline import Pipeline
+from streamsvc.runtime.stopping import unless
 
 log = structlog.get_logger(__name__)
 
 
+Opening: TypeAlias = Callable[[], Coroutine[Any, Any, tuple[Source, Pipeline]]]
+"""Makes a pipeline and its source. It may wait for stores and brokers, and may be cancelled."""
+
+
 class Worker:
-    """``run`` returns when every pipeline has ended by itself or was stopped and drained.
+    """``run`` opens every pipeline, each at its own pace, and returns when all have ended by themselves or were stopped
+    and drained. One that is stopped while it opens has nothing to land.
 
     If one fails, the others are drained and the failure is raised. What is not landed ``drain_s`` after ``stop`` is
     left as a crash would leave it: read again by whoever has the splits next.
     """
 
-    def __init__(self, pipelines: Sequence[tuple[Source, Pipeline]], drain_s: float) -> None:
-        self._pipelines = pipelines
+    def __init__(self, openings: Sequence[Opening], drain_s: float) -> None:
+        self._openings = openings
+        self._running: list[Pipeline] = []
         self._drain_s = drain_s
         self._stopped = asyncio.Event()
 
@@ -31,7 +39,7 @@ class Worker:
         self._stopped.set()
 
     async def run(self) -> None:
-        running = {asyncio.create_task(self._run_one(source, pipeline)) for source, pipeline in self._pipelines}
+        running = {asyncio.create_task(self._run_one(opening)) for opening in self._openings}
         stopped = asyncio.create_task(self._stopped.wait())
         try:
             pending = running
@@ -51,7 +59,8 @@ class Worker:
     async def _drain(self, pending: set[asyncio.Task[None]]) -> None:
         if not pending:
             return
-        for _, pipeline in self._pipelines:
+        self._stopped.set()
+        for pipeline in self._running:
             pipeline.stop()
         _, late = await asyncio.wait(pending, timeout=self._drain_s)
         if late:
@@ -62,8 +71,12 @@ class Worker:
                 hint="Nothing is lost: what was not landed is read again. A longer `drain` avoids it.",
             )
 
-    @staticmethod
-    async def _run_one(source: Source, pipeline: Pipeline) -> None:
+    async def _run_one(self, opening: Opening) -> None:
+        opened = await unless(self._stopped, opening())
+        if opened is None:
+            return
+        source, pipeline = opened
+        self._running.append(pipeline)
         async with source:
             await pipeline.run()
 
