@@ -23,11 +23,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Self
 
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
+from aiobotocore.session import AioSession
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _PACKAGE = Path(__file__).resolve().parent / "kinesis_local"
@@ -44,7 +45,7 @@ class EmulatorFailed(Exception):
 
 def client(service: str, endpoint_url: str, **config: Any) -> Any:
     """An aiobotocore client, as an async context manager, that asks once: what goes wrong is what a test sees."""
-    return get_session().create_client(
+    return _session().create_client(
         service,
         region_name="us-east-1",
         endpoint_url=endpoint_url,
@@ -52,6 +53,12 @@ def client(service: str, endpoint_url: str, **config: Any) -> Any:
         aws_secret_access_key="test",
         config=AioConfig(**{"retries": {"total_max_attempts": 1}, **config}),
     )
+
+
+@cache
+def _session() -> AioSession:
+    """A session reads the models of its services once."""
+    return AioSession()
 
 
 class OwnProcess:
