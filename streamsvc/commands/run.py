@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -55,7 +56,7 @@ async def _run_alone(service: Service, spec: WorkerSpec) -> tuple[int, Summary]:
 
 
 async def _run_many(service: Service, spec: WorkerSpec) -> tuple[int, Summary]:
-    supervisor = Supervisor(partial(_child, spec), spec.slots, service.drain)
+    supervisor = Supervisor(partial(_child, spec), spec.slots, service.drain, spec.until_end)
     health = SupervisorHealth(service.service, supervisor)
     _on_signals(supervisor.stop, supervisor.kill)
     async with serving(health, service.http.listen if service.http else None):
@@ -102,20 +103,23 @@ def _child(spec: WorkerSpec, slot: int, reports: Connection) -> None:
 async def _work(spec: WorkerSpec, reports: Connection) -> None:
     worker, health = new_worker(load(spec.file), spec)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
-    reporting = asyncio.create_task(_report(worker, health, reports))
-    try:
-        await worker.run()
-    finally:
-        reporting.cancel()
-        with suppress(OSError):
-            reports.send(health.report())
+    # One thread sends, so that the last report begins where the one before it has ended.
+    with ThreadPoolExecutor(1, thread_name_prefix="reports") as sender:
+        reporting = asyncio.create_task(_report(worker, health, reports, sender))
+        try:
+            await worker.run()
+        finally:
+            reporting.cancel()
+            with suppress(OSError):
+                await asyncio.get_running_loop().run_in_executor(sender, reports.send, health.report())
 
 
-async def _report(worker: Worker, health: WorkerHealth, reports: Connection) -> None:
+async def _report(worker: Worker, health: WorkerHealth, reports: Connection, sender: Executor) -> None:
     """Once a second. When nobody listens any more, the supervisor is gone, and the worker must not outlive it."""
+    loop = asyncio.get_running_loop()
     try:
         while True:
-            await asyncio.to_thread(reports.send, health.report())
+            await loop.run_in_executor(sender, reports.send, health.report())
             await asyncio.sleep(REPORT_EVERY_S)
     except OSError:
         log.error("the supervisor is gone: draining")

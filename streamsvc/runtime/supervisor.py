@@ -1,6 +1,7 @@
 """``workers: N``: one process a worker, started by spawn, watched, restarted, drained.
 
-A worker that is killed or crashes is started again after a pause that grows; one that ends with ``FAILED`` has met
+A worker that is killed or crashes is started again after a pause that grows, and so is one that somebody else told to
+stop; one that ends with ``FAILED`` has met
 something that waiting will not mend, so the others are drained and the service ends. Workers do not listen to Ctrl-C:
 the terminal sends it to all, and the supervisor tells them once.
 """
@@ -62,11 +63,15 @@ WorkerMain = Callable[[int, Connection], None]
 
 @dataclass
 class Supervisor:
-    """``run`` answers the exit code: 0 when every worker has ended well, else that of the first that failed."""
+    """``run`` answers the exit code: 0 when every worker has ended well, else that of the first that failed.
+
+    until_end: a worker that ends well has done its work; without it, it must not end before it is told to
+    """
 
     main: WorkerMain
     workers: int
     drain_s: float
+    until_end: bool = False
     slots: list[Slot] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,12 +117,9 @@ class Supervisor:
             if self._stopping.is_set() and slot.exit_code == -signal.SIGTERM:
                 # Told to stop before it could listen: nothing was open.
                 slot.exit_code = 0
-            if slot.exit_code == 0:
-                return
             if slot.exit_code == FAILED:
                 self.stop()
-                return
-            if self._stopping.is_set():
+            if self._stopping.is_set() or (slot.exit_code == 0 and self.until_end):
                 return
             pause_s = 0.5 if monotonic() - began > CALM_AFTER_S else min(pause_s * 2, LONGEST_PAUSE_S)
             slot.restarts += 1
@@ -156,10 +158,10 @@ class Supervisor:
 
     @staticmethod
     def _receive(slot: Slot, reports: Connection) -> None:
-        """Called when the pipe is readable; it also is when the worker has closed its end."""
+        """Called when the pipe is readable; it also is when the worker has gone, perhaps in the middle of a report."""
         try:
             slot.last, slot.last_at = reports.recv(), monotonic()
-        except EOFError:
+        except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(reports.fileno())
 
     @staticmethod
@@ -181,12 +183,13 @@ class Supervisor:
         return silent | self._collect(lambda report: report.live)
 
     def ready(self) -> dict[str, str]:
-        missing = {
-            f"worker {slot.number}": "has not started yet"
+        """A worker that has done its work is not missed."""
+        gone = {
+            f"worker {slot.number}": "has not started yet" if slot.exit_code is None else "has ended, is started again"
             for slot in self.slots
-            if slot.last is None and slot.exit_code != 0
+            if (slot.process is None or slot.last is None) and not (slot.exit_code == 0 and self.until_end)
         }
-        return missing | self._collect(lambda report: report.ready)
+        return self._collect(lambda report: report.ready) | gone
 
     def _collect(self, problems: Callable[[Report], dict[str, str]]) -> dict[str, str]:
         return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import struct
 import sys
 import time
 from functools import partial
@@ -41,12 +42,30 @@ def fail_in_slot_one(slot: int, reports: Connection) -> None:
     work_until_asked(slot, reports)
 
 
+def _first_time(folder: Path, slot: int) -> bool:
+    marker = folder / f"slot-{slot}"
+    first = not marker.exists()
+    marker.touch()
+    return first
+
+
 def crash_once(folder: Path, slot: int, reports: Connection) -> None:
-    marker = folder / f"crashed-{slot}"
-    if not marker.exists():
-        marker.touch()
+    if _first_time(folder, slot):
         os.kill(os.getpid(), signal.SIGKILL)
     work_and_end(slot, reports)
+
+
+def die_in_the_middle_of_a_report(folder: Path, slot: int, reports: Connection) -> None:
+    if _first_time(folder, slot):
+        os.write(reports.fileno(), struct.pack("!i", 100) + b"so far")
+        os.kill(os.getpid(), signal.SIGKILL)
+    work_and_end(slot, reports)
+
+
+def be_told_to_stop_by_another(folder: Path, slot: int, reports: Connection) -> None:
+    if not _first_time(folder, slot):
+        work_until_asked(slot, reports)
+    reports.send(_report(slot))
 
 
 async def _until_reports(supervisor: Supervisor, count: int) -> list[int]:
@@ -59,16 +78,39 @@ async def _until_reports(supervisor: Supervisor, count: int) -> list[int]:
 
 
 async def test_workers_that_end_well_end_the_service_well() -> None:
-    supervisor = Supervisor(work_and_end, 2, drain_s=1)
+    supervisor = Supervisor(work_and_end, 2, drain_s=1, until_end=True)
     assert await supervisor.run() == 0
     assert SupervisorHealth("s", supervisor).summary().records == 3
 
 
 async def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
-    supervisor = Supervisor(partial(crash_once, tmp_path), 1, drain_s=1)
+    supervisor = Supervisor(partial(crash_once, tmp_path), 1, drain_s=1, until_end=True)
     assert await supervisor.run() == 0
     assert supervisor.slots[0].restarts == 1
     assert SupervisorHealth("s", supervisor).summary().records == 1
+
+
+async def test_a_worker_that_ends_unasked_is_missed_and_started_again(tmp_path: Path) -> None:
+    supervisor = Supervisor(partial(be_told_to_stop_by_another, tmp_path), 1, drain_s=5)
+    running = asyncio.create_task(supervisor.run())
+    [slot] = supervisor.slots
+    async with asyncio.timeout(30):
+        while slot.restarts == 0:
+            await asyncio.sleep(0.01)
+        assert supervisor.ready() == {"worker 0": "has ended, is started again"}
+        while supervisor.ready():
+            await asyncio.sleep(0.01)
+    supervisor.stop()
+    assert await asyncio.wait_for(running, 20) == 0
+
+
+async def test_a_worker_that_dies_in_the_middle_of_a_report_is_no_fault_of_the_supervisor(tmp_path: Path) -> None:
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    supervisor = Supervisor(partial(die_in_the_middle_of_a_report, tmp_path), 1, drain_s=1, until_end=True)
+    assert await supervisor.run() == 0
+    assert supervisor.slots[0].restarts == 1
+    assert faults == []
 
 
 async def test_a_failure_drains_the_others_and_is_the_exit_code() -> None:
