@@ -50,6 +50,7 @@ class Metrics:
         self._define_process()
         self._define_reading()
         self._define_landing()
+        self._define_kinesis()
         self._define_trouble()
 
     def _define_process(self) -> None:
@@ -128,6 +129,29 @@ class Metrics:
         )
         self.last_commit_seconds = self._gauge(
             "last_commit_timestamp_seconds", "Unix time", "When a segment was last committed.", "pipeline"
+        )
+
+    def _define_kinesis(self) -> None:
+        self.kinesis_throttled = self._counter(
+            "kinesis_throttled_total",
+            "calls",
+            "Reads of a shard that were refused because all its consumers together read too much.",
+            "pipeline",
+        )
+        self.kinesis_trimmed = self._counter(
+            "kinesis_trimmed_total",
+            "times",
+            "The record behind which to read on was gone, and records behind it may be: retention is too short.",
+            "pipeline",
+        )
+        self.kinesis_aggregates = self._counter(
+            "kinesis_aggregates_total",
+            "aggregates",
+            "What the KPL packed: `aggregates` met; `out_of_range` dropped (see `kpl.out_of_range`) and"
+            " `out_of_range_records` in them; passed on as they are: `bad_digest`, `bad_body`, `bad_index`,"
+            " `bad_hash_key`.",
+            "pipeline",
+            "what",
         )
 
     def _define_trouble(self) -> None:

@@ -1,0 +1,61 @@
+"""How often one shard may be asked. Pure: the clock is an argument, in seconds.
+
+A shard answers five GetRecords calls and 2 MiB a second, all consumers together, and refuses more (AWS API reference,
+GetRecords: after 10 MiB, calls within the next five seconds are refused).
+"""
+
+from __future__ import annotations
+
+CALLS_PER_S = 5.0
+BYTES_PER_S = 2.0 * 1024 * 1024
+TIP_INTERVAL_S = 0.22
+"""Between calls at the tip: a little less than is allowed, so that a record waits 0.11 s at the median."""
+
+SLOWEST_S = 10.0
+BURST_S = 1.0
+
+
+class Pace:
+    """Of one shard. While behind, calls follow one another as the two limits allow; at the tip at an even interval.
+    Other consumers take their share: a refusal doubles the interval, each call that passes mends it by a twentieth."""
+
+    def __init__(self) -> None:
+        self._interval_s = 0.0
+        self._last_call = float("-inf")
+        self._calls = CALLS_PER_S * BURST_S
+        self._bytes = BYTES_PER_S * BURST_S
+        self._filled_at = 0.0
+        self._at_tip = False
+
+    def wait_s(self, now: float) -> float:
+        """How long from now until the next call may be made; 0: it may be now."""
+        self._fill(now)
+        interval_s = max(self._interval_s, TIP_INTERVAL_S if self._at_tip else 0.0)
+        return max(
+            0.0,
+            self._last_call + interval_s - now,
+            (1.0 - self._calls) / CALLS_PER_S,
+            -self._bytes / BYTES_PER_S,
+        )
+
+    def calls(self, now: float) -> None:
+        """A call is made now."""
+        self._fill(now)
+        self._calls -= 1.0
+        self._last_call = now
+
+    def answered(self, nbytes: int, *, at_tip: bool) -> None:
+        """nbytes: of records, as the shard counts them; more than a second's share is paid off before the next call"""
+        self._bytes -= nbytes
+        self._at_tip = at_tip
+        self._interval_s *= 0.95
+
+    def refused(self) -> None:
+        """Too many calls or bytes: somebody else reads this shard, too."""
+        self._interval_s = min(SLOWEST_S, max(2.0 * self._interval_s, 2.0 * TIP_INTERVAL_S))
+
+    def _fill(self, now: float) -> None:
+        passed_s = now - self._filled_at
+        self._filled_at = now
+        self._calls = min(CALLS_PER_S * BURST_S, self._calls + passed_s * CALLS_PER_S)
+        self._bytes = min(BYTES_PER_S * BURST_S, self._bytes + passed_s * BYTES_PER_S)

@@ -1,0 +1,122 @@
+"""Reading by GetRecords: shared throughput, an iterator that goes from answer to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from streamsvc.core.shards import ShardId
+from streamsvc.errors import SourceRefused, SourceUnavailable
+from streamsvc.sources.kinesis import failures
+from streamsvc.sources.kinesis.answers import Answer
+from streamsvc.sources.kinesis.health import Health
+from streamsvc.sources.kinesis.pacing import BYTES_PER_S, Pace
+from streamsvc.sources.kinesis.retrieval import Answered, Backoff, Reading
+from streamsvc.sources.kinesis.splits import parse_split
+from streamsvc.sources.kinesis.stream import Stream
+
+MAX_ANSWER_BYTES = 10 * 1024 * 1024
+LEAST_BYTES = 64 * 1024
+
+TEXT_AND_RECORDS = 2
+"""For a moment an answer is held twice: as it came, and its records."""
+
+
+class Paces:
+    """How often each shard may be asked; by all that this process reads of it."""
+
+    def __init__(self, on_throttled: Callable[[], Any] = lambda: None) -> None:
+        self._paces: defaultdict[ShardId, Pace] = defaultdict(Pace)
+        self._on_throttled = on_throttled
+
+    async def turn(self, shard: ShardId) -> Pace:
+        """Wait until the shard may be asked; it is then taken for asked."""
+        pace = self._paces[shard]
+        while (wait_s := pace.wait_s(time.monotonic())) > 0:  # noqa: ASYNC110 - another reader may have been first
+            await asyncio.sleep(wait_s)
+        pace.calls(time.monotonic())
+        return pace
+
+    def refused(self, shard: ShardId) -> None:
+        self._paces[shard].refused()
+        self._on_throttled()
+
+    def forget(self, shard: ShardId) -> None:
+        self._paces.pop(shard, None)
+
+
+class Polling:
+    """Implements ``Retrieval``."""
+
+    def __init__(self, stream: Stream, paces: Paces, health: Health) -> None:
+        self._stream = stream
+        self._paces = paces
+        self._health = health
+
+    async def answers(self, reading: Reading) -> AsyncGenerator[Answered, None]:
+        shard, backoff, last = parse_split(reading.split).shard, Backoff(reading.split), _Last()
+        iterator: str | None = None
+        fresh = True
+        while True:
+            try:
+                if iterator is None:
+                    iterator, fresh = await self._stream.iterator(reading.split, reading.place()), True
+                answer = await self._ask(reading, iterator, last)
+            except SourceUnavailable as error:
+                reading.reservation.give_back()
+                self._tell(shard, error, backoff)
+                await backoff.wait()
+                continue
+            except SourceRefused as error:
+                reading.reservation.give_back()
+                await self._raise_unless_expired(error, reading)
+                iterator = None
+                continue
+            backoff.reset()
+            self._health.well(shard)
+            iterator = answer.next_shard_iterator
+            yield Answered(answer, fresh)
+            if answer.ended:
+                return
+            fresh = fresh and not answer.records
+
+    async def _ask(self, reading: Reading, iterator: str, last: _Last) -> Answer:
+        pace = await self._paces.turn(parse_split(reading.split).shard)
+        await reading.reservation.take(TEXT_AND_RECORDS * last.next_bytes(time.monotonic()))
+        answer, nbytes = await self._stream.records(iterator)
+        pace.answered(sum(len(record.data) for record in answer.records), at_tip=answer.at_tip)
+        last.take(nbytes, time.monotonic(), at_tip=answer.at_tip)
+        return answer
+
+    def _tell(self, shard: ShardId, error: SourceUnavailable, backoff: Backoff) -> None:
+        """To be refused now and then is normal where several read a shard; for long it is not."""
+        if failures.is_throttle(error):
+            self._paces.refused(shard)
+        if not failures.is_throttle(error) or backoff.is_long:
+            self._health.failed(shard, error)
+
+    async def _raise_unless_expired(self, error: SourceRefused, reading: Reading) -> None:
+        """Iterators live five minutes: after a long wait for room, or a sleep of the machine, another is needed."""
+        if error.where.get("cause") != failures.EXPIRED_ITERATOR:
+            await self._stream.raise_lost(error, reading.split, reading.place())
+            raise error
+
+
+class _Last:
+    """How large the next answer of a shard may be: at the tip what a shard takes in the time, behind it anything."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._nbytes = MAX_ANSWER_BYTES
+
+    def take(self, nbytes: int, at: float, *, at_tip: bool) -> None:
+        self._nbytes = nbytes
+        self._at = at if at_tip else None
+
+    def next_bytes(self, now: float) -> int:
+        if self._at is None:
+            return min(MAX_ANSWER_BYTES, max(MAX_ANSWER_BYTES // 8, 2 * self._nbytes))
+        return min(MAX_ANSWER_BYTES, LEAST_BYTES + int((now - self._at) * BYTES_PER_S))

@@ -1,0 +1,27 @@
+"""Names of splits: ``stream@shard.<creation of the stream>``, so that a stream created anew has other splits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from streamsvc.core.shards import ShardId
+from streamsvc.records import Split
+
+
+class SplitName(NamedTuple):
+    """created_s: when the stream was created, whole seconds since the epoch"""
+
+    stream: str
+    shard: ShardId
+    created_s: int
+
+    @property
+    def text(self) -> Split:
+        return f"{self.stream}@{self.shard}.{self.created_s}"
+
+
+def parse_split(split: Split) -> SplitName:
+    """Raises ``ValueError`` for what is no split of a stream."""
+    stream, _, rest = split.rpartition("@")
+    shard, _, created = rest.rpartition(".")
+    return SplitName(stream, shard, int(created))
