@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +18,36 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 bad configuration or usage, 3 finished with rejects (--fail-on-rejects).",
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from streamsvc import __version__
+
+        print(f"streamsvc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Kafka and Kinesis to partitioned Parquet on object storage, exactly once."""
+
+
 File = Annotated[Path, typer.Argument(help="The configuration.", show_default=False)]
 OnePipeline = Annotated[str | None, typer.Option("--pipeline", "-p", help="This pipeline only.")]
+UntilEnd = Annotated[bool, typer.Option("--until-end", help="End once all that was there at the start is committed.")]
+FailOnRejects = Annotated[
+    bool, typer.Option("--fail-on-rejects", help="With --until-end: exit 3 if any record was rejected.")
+]
+GiveUp = Annotated[bool, typer.Option("--give-up", help="Also decide a pending segment that cannot be finished.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -30,8 +56,8 @@ def run(
     file: File,
     pipeline: OnePipeline = None,
     *,
-    until_end: Annotated[bool, typer.Option(help="End once all that was there at the start is committed.")] = False,
-    fail_on_rejects: Annotated[bool, typer.Option(help="With --until-end: exit 3 if any record was rejected.")] = False,
+    until_end: UntilEnd = False,
+    fail_on_rejects: FailOnRejects = False,
     summary: Annotated[Path | None, typer.Option(help="Write what was done, as JSON, to this file at the end.")] = None,
 ) -> None:
     """Read, decode and land, until SIGTERM."""
@@ -44,7 +70,7 @@ def run(
 def validate(
     file: File,
     *,
-    online: Annotated[bool, typer.Option(help="Also touch the broker and the stores.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Also ask the source and the stores.")] = False,
 ) -> None:
     """Check the configuration; every problem with its line."""
     from streamsvc.commands.validate import validate as command
@@ -57,8 +83,8 @@ def preview(
     file: File,
     pipeline: OnePipeline = None,
     *,
-    rows: Annotated[int, typer.Option(help="How many records to read of each pipeline.")] = 1000,
-    show: Annotated[int, typer.Option(help="How many rows and rejects to show.")] = 10,
+    rows: Annotated[int, typer.Option(min=1, help="How many records to read of each pipeline.")] = 1000,
+    show: Annotated[int, typer.Option(min=0, help="How many rows and rejects to show.")] = 10,
 ) -> None:
     """Decode a sample; show rows, paths and rejects. Writes nothing."""
     from streamsvc.commands.preview import preview as command
@@ -79,8 +105,8 @@ def rejects(
     file: File,
     pipeline: OnePipeline = None,
     *,
-    replay: Annotated[bool, typer.Option(help="Decode them again and land what now passes, once.")] = False,
-    limit: Annotated[int, typer.Option(help="How many to list.")] = 20,
+    replay: Annotated[bool, typer.Option("--replay", help="Decode them again and land what now passes, once.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="How many to list.")] = 20,
     json: AsJson = False,
 ) -> None:
     """List and count what could not be decoded or placed."""
@@ -105,7 +131,7 @@ def seek(
     *,
     split: Annotated[list[str] | None, typer.Option(help="Only this split; repeat for more.")] = None,
     reason: Annotated[str, typer.Option(help="Kept in the log.")] = "",
-    give_up: Annotated[bool, typer.Option(help="Also decide a pending segment that cannot be finished.")] = False,
+    give_up: GiveUp = False,
 ) -> None:
     """Move where splits are read from; running workers follow."""
     from streamsvc.commands.housekeeping import seek as command
@@ -116,7 +142,7 @@ def seek(
 @app.command()
 def decode(
     source: Annotated[str, typer.Argument(help="A file, or - for standard input.", show_default=False)],
-    decoder: Annotated[str, typer.Option("--as", help="apache=combined, apache='<LogFormat>', json, json=FILE, raw")],
+    decoder: Annotated[str, typer.Option("--as", help="apache=combined, apache='<LogFormat>', json=COLUMNS_FILE, raw")],
     *,
     rejects: Annotated[Path | None, typer.Option(help="Rejects go here, a JSON object a line.")] = None,
 ) -> None:
@@ -129,9 +155,9 @@ def decode(
 @app.command()
 def demo(
     *,
-    seconds: Annotated[int, typer.Option(help="How long logs are produced.")] = 20,
+    seconds: Annotated[int, typer.Option(min=1, help="How long logs are produced.")] = 20,
     lake: Annotated[Path, typer.Option(help="Where the lake goes; emptied first.")] = Path("demo"),
-    rate: Annotated[int, typer.Option(help="Lines a second.")] = 2000,
+    rate: Annotated[int, typer.Option(min=10, help="Lines a second.")] = 2000,
 ) -> None:
     """The whole thing in one process with nothing to install: broker, logs, pipelines, lake, a query."""
     from streamsvc.commands.demo import demo as command
@@ -149,3 +175,7 @@ def main() -> None:
     except StreamsvcError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(FAILED)
+    except OSError as error:
+        print(f"{error.strerror}: {error.filename or 'standard input or output'}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(FAILED)  # without the flush of standard output that ends a process, which fails again

@@ -8,20 +8,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import orjson
-from pydantic import ValidationError
 
-from streamsvc.config import Decode
-from streamsvc.decoders.build import build
+from streamsvc.config import Decode, JsonDecode, RawDecode
+from streamsvc.contracts import Decoder
+from streamsvc.decoders.build import InvalidDecode, build
 from streamsvc.decoders.lines import decode_lines
 from streamsvc.errors import ConfigError
 
 
 def decode(source: str, decoder: str, rejects: Path | None) -> int:
-    """Answers the exit code. How many lines were rejected goes to standard error. Raises ``ConfigError``."""
-    try:
-        built = build(_options(decoder))
-    except (ValueError, ValidationError) as error:
-        raise ConfigError([f"--as {decoder}: {error}"]) from None
+    """Answers the exit code. How many lines were rejected goes to standard error.
+
+    Raises ``ConfigError``, and ``OSError`` for what can no longer be read or written."""
+    built = _decoder(decoder)
+    _check_streams(source, rejects)
     with ExitStack() as stack:
         try:
             whole = sys.stdin.fileno() if source == "-" else source
@@ -37,6 +37,15 @@ def decode(source: str, decoder: str, rejects: Path | None) -> int:
     return 0
 
 
+def _check_streams(source: str, rejects: Path | None) -> None:
+    """Raises ``ConfigError``: a stream is closed (Python has none then), or rejects would empty what is to be read."""
+    if sys.stdout is None or (source == "-" and sys.stdin is None):
+        raise ConfigError(["standard input or output is closed"])
+    two_files = rejects is not None and source != "-" and rejects.exists() and Path(source).exists()
+    if rejects is not None and two_files and rejects.samefile(source):
+        raise ConfigError([f"--rejects {rejects}: that is the file to read"])
+
+
 def _let_go_of_a_closed_pipe() -> None:
     """The interpreter flushes standard output once more at its end, and would complain that nobody reads it."""
     try:
@@ -45,14 +54,37 @@ def _let_go_of_a_closed_pipe() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _decoder(text: str) -> Decoder:
+    """Raises ``ConfigError``."""
+    try:
+        return build(_options(text))
+    except InvalidDecode as error:
+        raise ConfigError([f"--as {text}: {what}" for _, what in error.problems]) from None
+
+
 def _options(text: str) -> Decode:
     """``apache=combined``, ``json=FILE`` (a JSON object of column names and types), ``raw``, ``raw=string``."""
     kind, _, rest = text.partition("=")
-    match kind:
-        case "apache":
+    match kind, rest:
+        case "apache", _:
             return Decode(apache=rest or "combined")
-        case "json" if rest:
-            return Decode.model_validate({"json": {"schema": orjson.loads(Path(rest).read_bytes())}})
-        case "raw":
-            return Decode.model_validate({"raw": {"type": rest} if rest else {}})
-    raise ConfigError([f"--as {text}: write apache=combined, apache='<LogFormat>', json=COLUMNS_FILE or raw"])
+        case "json", _ if rest:
+            return Decode(json=JsonDecode(schema=_columns(rest)))
+        case "raw", "" | "binary" | "string":
+            return Decode(raw=RawDecode(type="string" if rest == "string" else "binary"))
+    raise ConfigError(
+        [f"--as {text}: write apache=combined, apache='<LogFormat>', json=COLUMNS_FILE, raw or raw=string"]
+    )
+
+
+def _columns(file: str) -> dict[str, str]:
+    """The columns of JSON objects, from a file. Raises ``ConfigError``."""
+    try:
+        columns = orjson.loads(Path(file).read_bytes())
+    except OSError as error:
+        raise ConfigError([f"--as json={file}: cannot be read: {error.strerror}"]) from None
+    except orjson.JSONDecodeError as error:
+        raise ConfigError([f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}"]) from None
+    if not isinstance(columns, dict) or not all(isinstance(kind, str) for kind in columns.values()):
+        raise ConfigError([f'{file}:1:1: must be one JSON object of columns and types: {{"id": "int64", ...}}'])
+    return columns

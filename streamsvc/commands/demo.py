@@ -93,11 +93,16 @@ def demo(*, seconds: int, lake: Path, rate: int) -> int:
 
 
 def _empty(folder: Path) -> None:
-    if folder.exists():
-        if any(folder.iterdir()) and not (folder / "pipeline.yaml").exists():
-            raise Fatal("this folder is not empty, and no demo has made it", hint="Give another --lake.", folder=folder)
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    try:
+        if folder.exists():
+            if any(folder.iterdir()) and not (folder / "pipeline.yaml").exists():
+                what = "this folder is not empty, and no demo has made it"
+                raise Fatal(what, hint="Give another --lake.", folder=folder)
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        what = f"this folder cannot be made: {error.strerror}"
+        raise Fatal(what, hint="Give another --lake.", folder=folder) from None
 
 
 async def _run(console: Console, broker: MockBroker, file: Path, seconds: int, rate: int) -> bool:
@@ -195,11 +200,13 @@ def _show_results(console: Console, folder: Path, produced: int) -> None:
         if any((lake / "rejects").rglob("*.json.gz")):
             console.print("\n[bold]What was rejected, and why[/bold] (each with its position and bytes)")
             _show(connection.sql(REJECTS.format(lake=lake)))
-        console.print("\n[bold]The lake, asked by DuckDB[/bold]")
-        console.print(QUERY.format(lake=_short(lake)), highlight=False, style="dim", soft_wrap=True)
-        _show(connection.sql(QUERY.format(lake=lake)))
+        if any((lake / "access").rglob("*.parquet")):
+            console.print("\n[bold]The lake, asked by DuckDB[/bold]")
+            console.print(QUERY.format(lake=_short(lake)), highlight=False, style="dim", soft_wrap=True)
+            _show(connection.sql(QUERY.format(lake=lake)))
     file = _short(folder / "pipeline.yaml")
-    console.print(f"\nThe pipelines are in {file}. Next: streamsvc rejects {file}", soft_wrap=True, highlight=False)
+    next_command = f"{_this_command()} rejects {file}"
+    console.print(f"\nThe pipelines are in {file}. Next: {next_command}", soft_wrap=True, highlight=False)
 
 
 def _show(answer: duckdb.DuckDBPyRelation) -> None:
@@ -209,6 +216,11 @@ def _show(answer: duckdb.DuckDBPyRelation) -> None:
     for row in answer.fetchall():
         table.add_row(*(Text(str(value)) for value in row))
     Console(file=sys.stdout).print(table)
+
+
+def _this_command() -> str:
+    """As it can be typed: where it is, unless the shell finds it by its name."""
+    return "streamsvc" if shutil.which("streamsvc") else _short(Path(sys.argv[0]).resolve())
 
 
 def _short(path: Path) -> str:

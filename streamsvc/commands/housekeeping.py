@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 from streamsvc.app import Inspected, inspect, load, log_of, selected
@@ -24,7 +25,10 @@ def gc(file: Path, pipeline: str | None) -> int:
             log = log_of(service, name)
             checkpoint = await log.checkpoint()
             report = await log.gc()
-            print(f"{name}: checkpoint {checkpoint.number} of {len(checkpoint.cursors)} splits; deleted {report}")
+            print(
+                f"{name}: checkpoint {checkpoint.number} of {len(checkpoint.cursors)} splits; deleted {report.claims:,}"
+                f" claims, {report.segments:,} segments and {report.checkpoints:,} older checkpoints"
+            )
 
     asyncio.run(collect())
     return 0
@@ -35,6 +39,7 @@ def seek(file: Path, pipeline: str, *, to: str, splits: list[Split], reason: str
     logs.configure("warning")
     service = load(file)
     [name] = selected(service, pipeline)
+    _check_target(to, splits)
 
     async def move() -> None:
         async with AsyncExitStack() as stack:
@@ -61,11 +66,27 @@ async def _moves(inspected: Inspected, to: str, splits: list[Split]) -> dict[Spl
         raise ConfigError([f"no such split: {', '.join(unknown)}; there are: {', '.join(live)}"])
     wanted = splits or live
     if to.isdecimal():
-        if not splits:
-            raise ConfigError(["an offset is a place in one split: name it with --split"])
         return dict.fromkeys(wanted, position_of(int(to)))
     positions = await inspected.positions_at(to)
     return {split: positions[split] for split in wanted}
+
+
+def _check_target(to: str, splits: list[Split]) -> None:
+    """Raises ``ConfigError``."""
+    if to.isascii() and to.isdecimal():
+        if not splits:
+            raise ConfigError([f"--to {to}: an offset is a place in one split: name it with --split"])
+        return
+    if to in {"earliest", "latest"}:
+        return
+    try:
+        moment = datetime.fromisoformat(to)
+    except ValueError:
+        raise ConfigError([f"--to {to}: write earliest, latest, an offset, or a time: 2026-01-31T06:00:00Z"]) from None
+    if moment.tzinfo is None:
+        raise ConfigError([f"--to {to}: the time has no zone; write for example 2026-01-31T06:00:00Z"])
+    if moment < datetime(1970, 1, 1, tzinfo=UTC):
+        raise ConfigError([f"--to {to}: before 1970, when no record was written; write earliest"])
 
 
 async def _pending(inspected: Inspected, splits: dict[Split, Position]) -> list[Plan]:

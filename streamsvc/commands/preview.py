@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pyarrow as pa
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from streamsvc.app import Inspected, inspect, load, new_segment, selected
+from streamsvc.commands.rejects import in_words, show_records
 from streamsvc.core.offsets import offset_of, position_of
 from streamsvc.ops import logs
-from streamsvc.records import ROW, Batch
+from streamsvc.records import ROW, Batch, DataObject
 from streamsvc.runtime.segment import OpenSegment
+from streamsvc.sinks.rejects import read_rejects
+
+WIDEST_TABLE = 10_000
 
 
 def preview(file: Path, pipeline: str | None, *, rows: int, show: int) -> int:
@@ -55,11 +60,13 @@ async def _preview(console: Console, inspected: Inspected, records: int, show: i
     tally = segment.tally
     console.print(
         f"{tally.records:,} records: {sum(item.rows for item in encoded.objects):,} rows; rejected: "
-        f"{dict(tally.rejects) or 'none'}",
+        f"{in_words(tally.rejects)}",
         highlight=False,
     )
+    _show_rejects(console, encoded.rejects, show)
     for item in encoded.objects[:show]:
-        console.print(f"  {item.key}  {item.rows:,} rows, {item.nbytes:,} bytes", highlight=False, markup=False)
+        text = f"  {item.key}  {item.rows:,} rows, {item.nbytes:,} bytes"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     if len(encoded.objects) > show:
         console.print(f"  and {len(encoded.objects) - show} more")
 
@@ -70,10 +77,31 @@ async def _nothing() -> AsyncIterator[Batch]:
 
 
 def _show_rows(console: Console, rows: pa.RecordBatch, show: int) -> None:
-    table = Table(title="rows", title_justify="left")
+    """As a table if it fits the terminal, else one row below the other."""
     names = [name for name in rows.schema.names if name != ROW]
-    for name in names:
-        table.add_column(f"{name}\n{rows.schema.field(name).type}", overflow="fold")
-    for row in rows.slice(0, show).select(names).to_pylist():
-        table.add_row(*(Text("null", style="dim") if row[name] is None else Text(str(row[name])) for name in names))
-    console.print(table)
+    kinds = [str(rows.schema.field(name).type) for name in names]
+    shown = [[_text(value) for value in row.values()] for row in rows.slice(0, show).select(names).to_pylist()]
+    table = Table(title="rows", title_justify="left")
+    for name, kind in zip(names, kinds, strict=True):
+        table.add_column(f"{name}\n{kind}", overflow="fold")
+    for row in shown:
+        table.add_row(*row)
+    whole = Measurement.get(console, console.options.update(max_width=WIDEST_TABLE), table).maximum
+    if whole <= console.width:
+        console.print(table)
+        return
+    for number, row in enumerate(shown, 1):
+        one = Table.grid(padding=(0, 2))
+        for name, kind, value in zip(names, kinds, row, strict=True):
+            one.add_row(f"  {name}", Text(kind, style="dim"), value)
+        console.print(f"row {number}", one)
+
+
+def _text(value: object) -> Text:
+    return Text("null", style="dim") if value is None else Text(str(value), overflow="fold")
+
+
+def _show_rejects(console: Console, objects: list[DataObject], show: int) -> None:
+    bodies = [b"".join(bytes(part) for part in item.body) for item in objects]
+    rows = [row for body in bodies for batch in read_rejects(body) for row in batch.to_pylist()]
+    show_records(console, "some of the rejects", rows[:show])

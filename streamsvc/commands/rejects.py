@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ async def _replay(service: Service, name: str, *, as_json: bool) -> None:
     else:
         print(
             f"{name}: {report.records:,} rejects in {report.objects:,} objects; landed now {report.landed:,}, "
-            f"before {report.landed_before:,}; still rejected: {dict(report.still_rejected) or 'none'}"
+            f"before {report.landed_before:,}; still rejected: {in_words(report.still_rejected)}"
         )
 
 
@@ -86,6 +86,11 @@ async def _objects(found: RejectsOf) -> AsyncIterator[tuple[str, pa.Table, froze
             yield entry.key, pa.Table.from_batches(list(found.read(body))), standing.landed
 
 
+def in_words(reasons: Mapping[str, int]) -> str:
+    """How many, and for which reasons."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.items()) or "none"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
@@ -98,12 +103,17 @@ def _show(console: Console, title: str, reasons: Counter[str], newest: list[dict
     console.print(f"[bold]{title}[/bold]", highlight=False)
     for reason, count in reasons.most_common():
         console.print(f"  {reason:<28} {count:>10,}", highlight=False, markup=False)
-    if not newest:
+    show_records(console, "the last of them", newest)
+
+
+def show_records(console: Console, title: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Rejects as a table; nothing where there are none."""
+    if not records:
         return
-    table = Table(title="the last of them", title_justify="left", show_lines=True)
+    table = Table(title=title, title_justify="left", show_lines=True)
     for heading in ("split, position", "reason", "error", "value"):
-        table.add_column(heading, overflow="fold")
-    for row in newest:
+        table.add_column(heading, overflow="fold", no_wrap=heading in {"split, position", "reason"})
+    for row in records:
         value = _plain(row["value"])
         shown = "(none)" if value is None else value[:SHOWN_BYTES] + ("…" if len(value) > SHOWN_BYTES else "")
         place = f"{row['split']}\n{row['position']}"

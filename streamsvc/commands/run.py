@@ -17,9 +17,9 @@ from pathlib import Path
 import orjson
 import structlog
 
-from streamsvc.app import WorkerSpec, load, new_worker, worker_count
+from streamsvc.app import WorkerSpec, load, new_worker, selected, worker_count
 from streamsvc.config import Service
-from streamsvc.errors import StreamsvcError
+from streamsvc.errors import ConfigError, StreamsvcError
 from streamsvc.ops import logs
 from streamsvc.ops.http import serving
 from streamsvc.runtime.health import SupervisorHealth, WorkerHealth
@@ -37,6 +37,8 @@ log = structlog.get_logger("streamsvc")
 def run(file: Path, pipeline: str | None, *, until_end: bool, fail_on_rejects: bool, summary: Path | None) -> int:
     """Answers the exit code. Raises ``ConfigError``, and what is ``Fatal``."""
     service = load(file)
+    selected(service, pipeline)
+    _check_writable(summary)
     logs.configure()
     count = worker_count(service)
     spec = WorkerSpec(file, pipeline, until_end=until_end, slot=0, slots=count)
@@ -45,6 +47,15 @@ def run(file: Path, pipeline: str | None, *, until_end: bool, fail_on_rejects: b
         summary.write_bytes(orjson.dumps(asdict(done), option=orjson.OPT_INDENT_2))
     log.info("done" if code == 0 else "failed", **asdict(done))
     return REJECTED if code == 0 and fail_on_rejects and done.rejects else code
+
+
+def _check_writable(summary: Path | None) -> None:
+    """Before the work, not after it. Raises ``ConfigError``."""
+    try:
+        if summary is not None:
+            summary.open("ab").close()
+    except OSError as error:
+        raise ConfigError([f"--summary {summary}: cannot be written: {error.strerror}"]) from None
 
 
 async def _run_alone(service: Service, spec: WorkerSpec) -> tuple[int, Summary]:

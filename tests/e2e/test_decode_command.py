@@ -48,3 +48,36 @@ def test_what_cannot_be_read_is_told() -> None:
         done = subprocess.run([*COMMAND[:4], *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False)
         assert done.returncode == 2, done
         assert b"Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_told() -> None:
+    """Every write to this device fails as on a full disk."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*COMMAND, "-"], input=GOOD, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"No space left on device: standard input or output\n")
+    done = subprocess.run(
+        [*COMMAND, "-", "--rejects", "/dev/full"], input=b"nonsense", capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"No space left on device: ")
+    assert b"Traceback" not in done.stderr
+
+
+def test_closed_streams_are_told() -> None:
+    for closed in ("<&-", ">&-"):
+        done = subprocess.run(
+            ["bash", "-c", f'"$@" {closed}', "bash", *COMMAND, "-"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (2, b"standard input or output is closed\n")
+
+
+def test_rejects_never_empty_what_is_to_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "access.log"
+    file.write_bytes(b"nonsense\n")
+    done = subprocess.run([*COMMAND, str(file), "--rejects", str(file)], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(b": that is the file to read\n")
+    assert file.read_bytes() == b"nonsense\n"
