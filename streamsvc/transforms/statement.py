@@ -79,7 +79,7 @@ def read_select(connection: duckdb.DuckDBPyConnection, sql: str, columns: Sequen
     outputs: list[Output] = []
     condition: Node | None = None
     problems: list[str] = []
-    with _bounded_depth():
+    with bounded_depth():
         for item in query["select_list"]:
             with noted(problems):
                 outputs.extend(scope.star(item) if _is_plain_star(item) else [scope.item(item)])
@@ -100,7 +100,7 @@ def read_expression(connection: duckdb.DuckDBPyConnection, sql: str, columns: Se
     items = query["select_list"]
     if len(items) != 1 or items[0]["alias"] or query["where_clause"] or query["from_table"]["alias"]:
         raise ValueError("write one expression, without a name, FROM or WHERE")
-    with _bounded_depth():
+    with bounded_depth():
         return Scope(Functions(connection), columns, {INPUT}).resolve(items[0])
 
 
@@ -256,7 +256,7 @@ class Scope:
 
 
 @contextmanager
-def _bounded_depth() -> Iterator[None]:
+def bounded_depth() -> Iterator[None]:
     try:
         yield
     except RecursionError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,8 @@ from streamsvc.core.windows import exact, sketches
 from streamsvc.core.windows.aggregates import Kind, State, is_wide
 from streamsvc.core.windows.exact import Floats, Ints
 from streamsvc.core.windows.hashing import decimal_words, hashes, plain_zero
-from streamsvc.core.windows.states import Bucketed, Layout
+from streamsvc.core.windows.states import ROWS, Bucketed, Grouped, Layout, Order, bucketed_table, grouped, pick
+from streamsvc.records import Partials
 
 _SAFE = 1 << 62
 _WHOLE = pa.decimal128(38, 0)
@@ -102,3 +104,57 @@ def _special(values: Floats) -> Ints:
 
 def _nulls(column: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return np.asarray(column.is_null().to_numpy(zero_copy_only=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Pairs of row and window, ready to be folded.
+
+    starts:      int64, the window of each
+    keys:        the group's columns, as ``key_column`` makes them
+    sources:     the columns of the layout's sources
+    masks:       by number of a source, which rows count for what is picked of it; all, if it is not there
+    times:       event time of each
+    order:       see ``states.Order``
+    coordinates: split and position of some rows, as text
+    """
+
+    starts: pa.Array
+    keys: Sequence[pa.Array]
+    sources: Sequence[pa.Array]
+    masks: Mapping[int, pa.Array]
+    times: Ints
+    order: Order
+    coordinates: Callable[[Ints], tuple[pa.Array, pa.Array]]
+
+
+def fold(layout: Layout, rows: Rows) -> tuple[Partials, Ints]:
+    """The partials of these rows, in no particular order, and in which of their groups each row is."""
+    ones = pa.array(np.ones(len(rows.starts), np.int8))
+    columns = dict(zip(layout.key_names, [rows.starts, *rows.keys], strict=True))
+    columns[ROWS] = ones
+    columns |= {state.name: flat_column(state, rows.sources[state.source]) for state in layout.merged_flat}
+    merges = [(ROWS, "sum"), *((state.name, state.merges_by) for state in layout.merged_flat)]
+    found = grouped(pa.table(columns), layout.key_names, merges)
+    states = dict(found.columns)
+    for state in layout.picked:
+        states |= _picked(state, rows, found)
+    flat = pa.table([states[field.name].cast(field.type) for field in layout.schema], schema=layout.schema)
+    return Partials(flat, bucketed_table(lifted(layout, rows.sources, found.codes))), found.codes
+
+
+def _picked(state: State, rows: Rows, found: Grouped) -> dict[str, pa.Array]:
+    mask = rows.masks.get(state.source)
+    counting = np.arange(len(rows.times))
+    if mask is not None:
+        counting = np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False))
+    last = state.kind is Kind.LAST
+    winners = pick(found.codes, found.groups, counting, rows.times, rows.order, last=last)
+    chosen = np.flatnonzero(winners >= 0)
+    some = winners[chosen]
+    splits, positions = rows.coordinates(some)
+    columns = [rows.sources[state.source].take(pa.array(some)), pa.array(rows.times[some]), splits, positions]
+    places = np.zeros(found.groups, np.int64)
+    places[chosen] = np.arange(len(chosen))
+    spread = pa.array(places, mask=winners < 0)
+    return {field.name: column.take(spread) for field, column in zip(state.fields, columns, strict=True)}
