@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
 
 from streamsvc.errors import LogCorrupt
-from streamsvc.records import ObjectInfo, Position, Split
+from streamsvc.records import ObjectInfo, Position, Split, Window
 
 START_KEY = "start.json"
 PLANS = "plans/"
@@ -25,9 +25,17 @@ OUTCOMES = "outcomes/"
 LOSSES = "losses/"
 CONFIGS = "configs/"
 CHECKPOINTS = "checkpoints/"
+PARTIALS = "partials/"
+OPEN_WINDOWS = "open-windows/"
+CONTROL = "control/"
+RESULTS = "results/"
 
 PATH_PART = 200
 """A local file system takes 255 bytes for a name, so longer split names are several parts of a key."""
+
+
+NEVER = -(2**62)
+"""The watermark of a split that nothing was seen of: before every time, and far from where int64 ends."""
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
@@ -78,12 +86,18 @@ class Range:
 
     first_record: position of the first record that the planner saw in the range; a finisher must see it too
     seek:         in a seek, the position where the split goes on, in the next epoch
+    watermark:    of a windowed pipeline, the split's watermark before the range
+    reached:      its watermark after the range
+    is_lift:      the range is empty, and ``reached`` is where its idle split is lifted to
     """
 
     cursor: Cursor
     to: Position
     first_record: Position | None = None
     seek: Position | None = None
+    watermark: int | None = None
+    reached: int | None = None
+    is_lift: bool = False
 
     @property
     def next(self) -> Cursor:
@@ -128,6 +142,7 @@ class Plan(Stored):
     config, decode_version: digest of the stored configuration and version of the decoder that make its rows
     landed:                 in a replay, the records of each reject object that it lands
     reason:                 of a seek, for people
+    windows:                starts of all windows that it has partials of, ascending
     """
 
     segment: str
@@ -137,6 +152,7 @@ class Plan(Stored):
     worker: str
     landed: dict[Split, RecordNumbers] = field(default_factory=dict)
     reason: str = ""
+    windows: list[int] = field(default_factory=list)
 
     @property
     def is_seek(self) -> bool:
@@ -145,14 +161,23 @@ class Plan(Stored):
     def claim_keys(self) -> list[str]:
         return [claim_key(split, wanted.cursor) for split, wanted in self.ranges.items()]
 
+    @property
+    def is_windowed(self) -> bool:
+        return any(wanted.watermark is not None for wanted in self.ranges.values())
+
     def without(self, lost: Losses) -> Plan:
-        """The plan with what can still be read. A loss is the beginning, the end or all of a range."""
+        """The plan with what can still be read. A loss is the beginning, the end or all of a range.
+
+        Of a windowed pipeline it is all: whether a row is late hangs on those before it in its range.
+        """
         ranges = dict(self.ranges)
         for split, (first, end) in lost.items():
             wanted = ranges.pop(split)
             begin, to = wanted.cursor.position, wanted.to
             if not begin <= first < end <= to or (begin < first and end < to):
                 raise ValueError(f"{first}..{end} is not one end of {split} {begin}..{to}")
+            if wanted.watermark is not None and (first, end) != (begin, to):
+                raise ValueError(f"{first}..{end} is not all of {split} {begin}..{to}, which goes into windows")
             if end < to:
                 ranges[split] = replace(wanted, cursor=replace(wanted.cursor, position=end), first_record=None)
             elif begin < first:
@@ -161,12 +186,25 @@ class Plan(Stored):
 
 
 @dataclass(frozen=True, slots=True)
+class Watermark:
+    """Of a split: all rows that come have this time or more, but for late ones. Microseconds since the epoch.
+
+    is_lift: it is not of rows of the split, but was lifted because nothing came
+    """
+
+    us: int
+    is_lift: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome(Stored):
     """How a segment ended. It is created once, and says the same to everybody.
 
-    next:   of a committed segment, where each of its splits goes on
-    lost:   ranges that could not be read again when the segment was given up
-    reason: why it was aborted or given up, or what a seek is for
+    next:       of a committed segment, where each of its splits goes on
+    lost:       ranges that could not be read again when the segment was given up
+    reason:     why it was aborted or given up, or what a seek is for
+    watermarks: of its splits, after their ranges
+    windows:    starts of the windows that its partials are of
     """
 
     segment: str
@@ -177,6 +215,8 @@ class Outcome(Stored):
     lost: Losses = field(default_factory=dict)
     landed: dict[Split, RecordNumbers] = field(default_factory=dict)
     reason: str = ""
+    watermarks: dict[Split, Watermark] = field(default_factory=dict)
+    windows: list[int] = field(default_factory=list)
 
     @property
     def committed(self) -> bool:
@@ -184,15 +224,65 @@ class Outcome(Stored):
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """Windows that were closed together, and where each split stood: what lies below belongs into their results."""
+
+    windows: list[Window]
+    cursors: dict[Split, Cursor]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The control sequence of a windowed pipeline, folded.
+
+    number: of the next entry
+    config: digest of what windows mean in this pipeline
+    joined: the watermark that each split began with
+    ended:  splits that count no more: all their children have joined
+    closed: start of the last window that was closed
+    passed: the watermark that closed it: where a split begins that joins now
+    owed:   what was closed and has no results yet
+    lift:   what idle splits may be lifted to without regard to others
+    """
+
+    number: int = 0
+    config: str = ""
+    joined: dict[Split, int] = field(default_factory=dict)
+    ended: list[Split] = field(default_factory=list)
+    closed: int = NEVER
+    passed: int = NEVER
+    owed: list[Closing] = field(default_factory=list)
+    lift: int = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What segments that were folded hold of windows that have no result.
+
+    windows:  their starts, ascending
+    key:      of the object that holds the partials; empty if there are none
+    straddle: segments that are in it, though a range of theirs is not below the checkpoint
+    """
+
+    windows: list[int] = field(default_factory=list)
+    key: str = ""
+    straddle: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint(Stored):
     """The log folded: where every split goes on, and which records of reject objects were landed by replays.
 
-    Number 0 is never stored: it stands for no checkpoint at all.
+    Number 0 is never stored: it stands for no checkpoint at all. ``watermarks``, ``control`` and ``folded`` are of
+    windowed pipelines.
     """
 
     number: int = 0
     cursors: dict[Split, Cursor] = field(default_factory=dict)
     landed: dict[Split, RecordNumbers] = field(default_factory=dict)
+    watermarks: dict[Split, Watermark] = field(default_factory=dict)
+    control: Control = field(default_factory=Control)
+    folded: Folded = field(default_factory=Folded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +312,14 @@ class Loss(Stored):
 class Standing:
     """Where a split stands: its next claim goes to ``cursor``, unless ``pending`` holds that key without an outcome.
 
-    landed: of a reject object, the records that replays have landed
+    landed:    of a reject object, the records that replays have landed
+    watermark: of a split of a windowed pipeline, once a segment of it was committed
     """
 
     cursor: Cursor
     pending: Plan | None = None
     landed: frozenset[int] = frozenset()
+    watermark: Watermark | None = None
 
 
 def advance(cursor: Cursor, wanted: Range, outcome: Outcome) -> Cursor:
@@ -245,6 +337,12 @@ def commit(plan: Plan, objects: Sequence[ObjectInfo], loss: Loss | None, worker:
         lost=loss.lost if loss else {},
         landed=plan.landed,
         reason=loss.reason if loss else plan.reason,
+        watermarks={
+            split: Watermark(wanted.reached, wanted.is_lift)
+            for split, wanted in plan.ranges.items()
+            if wanted.reached is not None
+        },
+        windows=plan.windows,
     )
 
 
@@ -270,12 +368,17 @@ def is_folded(plan: Plan, checkpoint: Checkpoint) -> bool:
 
 def fold(checkpoint: Checkpoint, standings: Mapping[Split, Standing]) -> Checkpoint:
     """The checkpoint that follows, once its splits, and perhaps others, were walked from it."""
-    return Checkpoint(
-        checkpoint.number + 1,
-        {**checkpoint.cursors, **{split: standing.cursor for split, standing in standings.items()}},
-        {
+    return replace(
+        checkpoint,
+        number=checkpoint.number + 1,
+        cursors={**checkpoint.cursors, **{split: standing.cursor for split, standing in standings.items()}},
+        landed={
             **checkpoint.landed,
             **{split: standing.landed for split, standing in standings.items() if standing.landed},
+        },
+        watermarks={
+            **checkpoint.watermarks,
+            **{split: at.watermark for split, at in standings.items() if at.watermark is not None},
         },
     )
 
@@ -320,9 +423,13 @@ def loss_key(segment: str) -> str:
     return f"{LOSSES}{segment}.json"
 
 
+def partials_key(segment: str) -> str:
+    return f"{PARTIALS}{segment}.arrow"
+
+
 def segment_of(key: str) -> str:
-    """The segment of a plan's, outcome's or loss's key."""
-    return key.rpartition("/")[2].removesuffix(".json")
+    """The segment of a plan's, outcome's, loss's or partials' key."""
+    return key.rpartition("/")[2].removesuffix(".json").removesuffix(".arrow")
 
 
 def config_key(digest: str) -> str:
