@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from streamsvc.config_sources import Kpl, Source
-from streamsvc.config_types import Address, ByteSize, Model, Seconds, Secret, Whole
+from streamsvc.config_types import Address, ByteSize, Model, Seconds, Secret, SqlStep, Whole
+from streamsvc.config_window import Window
 
 MIN_WORKER_MEMORY = 64 * 1024 * 1024
 
@@ -53,16 +54,6 @@ class Decode(Model):
         if sum(decoder is not None for decoder in (self.apache, self.json_, self.raw)) != 1:
             raise ValueError("name exactly one decoder: apache, json or raw")
         return self
-
-
-class SqlStep(Model):
-    """A step of a pipeline, row by row."""
-
-    sql: str = Field(
-        min_length=1,
-        description="SELECT ... FROM input [WHERE ...]. Aggregates, joins, DISTINCT, LIMIT and whatever else looks"
-        " beyond one record is refused. A record for which it fails is a reject.",
-    )
 
 
 class Buffer(Model):
@@ -127,10 +118,20 @@ class Pipeline(Model):
         default_factory=list, description="What the source knows of a record, as columns beside the decoded ones."
     )
     transform: list[SqlStep] = Field(default_factory=list, description="Steps, one after another.")
+    window: Window | None = Field(default=None, description="Aggregate rows in windows; their results go to the sink.")
     sink: ObjectSink = Field(description="Where rows go.")
     rejects: Rejects | None = Field(
         default=None, description="Where rejects go; `<state>/rejects/<pipeline>` if left out."
     )
+
+    @property
+    def commit_interval(self) -> float:
+        """Seconds from the first record of a segment until it is landed."""
+        return self.sink.buffer.interval if self.window is None else self.window.interval
+
+
+_LATER = {"kpl", "window", "late"}
+"""Keys of rules that are left out where there are none, so that stored rules are as they always were."""
 
 
 class Rules(Model):
@@ -145,10 +146,12 @@ class Rules(Model):
     sink: ObjectSink
     rejects: str
     kpl: Kpl | None = None
+    window: Window | None = None
+    late: str | None = None
 
     @classmethod
-    def of(cls, pipeline: Pipeline, rejects: str) -> Rules:
-        """``rejects``: the address where they go."""
+    def of(cls, pipeline: Pipeline, rejects: str, late: str | None = None) -> Rules:
+        """``rejects``, ``late``: the addresses where they go."""
         return cls(
             decode=pipeline.decode,
             include=pipeline.include,
@@ -156,14 +159,18 @@ class Rules(Model):
             sink=pipeline.sink,
             rejects=rejects,
             kpl=pipeline.source.kinesis.kpl if pipeline.source.kinesis else None,
+            window=pipeline.window,
+            late=late if pipeline.window else None,
         )
 
     def document(self) -> dict[str, object]:
         """As plain data, and the same for the same rules; ``model_validate`` reads it."""
-        document = self.model_dump(mode="json", by_alias=True, exclude={"sink": {"buffer", "max_partitions"}})
-        if self.kpl is None:
-            del document["kpl"]
-        return document
+        document = self.model_dump(
+            mode="json",
+            by_alias=True,
+            exclude={"sink": {"buffer", "max_partitions"}, "window": {"interval", "close_idle_after", "late"}},
+        )
+        return {key: value for key, value in document.items() if key not in _LATER or value is not None}
 
 
 class Endpoints(Model):

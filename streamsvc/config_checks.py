@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from streamsvc.config import MIN_WORKER_MEMORY, Service
+from streamsvc.config import MIN_WORKER_MEMORY, Pipeline, Service
 from streamsvc.config_sources import Source, lease_table
+from streamsvc.config_window import window_faults
 
 Place: TypeAlias = tuple[str | int, ...]
 """The way from the top of the file to a value: keys, and numbers of list items."""
@@ -26,6 +27,7 @@ def faults(service: Service) -> Iterator[tuple[Place, str]]:
         here = ("pipelines", name)
         if name == "rejects":
             yield here, "no pipeline can be called rejects: its log would lie among the rejects of others"
+        yield from _window_faults(here, pipeline)
         yield from _source_faults(service, (*here, "source"), pipeline.source)
         yield from _address_faults((*here, "sink", "path"), pipeline.sink.path)
         if pipeline.rejects is not None:
@@ -37,6 +39,19 @@ def _source_faults(service: Service, here: Place, source: Source) -> Iterator[tu
         yield (*here, "kafka", "instance_id"), "several workers cannot have one name: leave it out"
     if source.kinesis is not None and source.kinesis.leases == "none" and service.workers != 1:
         yield (*here, "kinesis", "leases"), "without leases every worker would read all shards: set `workers: 1`"
+
+
+def _window_faults(here: Place, pipeline: Pipeline) -> Iterator[tuple[Place, str]]:
+    if here[-1] == "late":
+        yield here, "no pipeline can be called late: its log would lie among the late rows of others"
+    if pipeline.window is None:
+        return
+    for keys, what in window_faults(pipeline.window):
+        yield (*here, "window", *keys), what
+    if "interval" in pipeline.sink.buffer.model_fields_set:
+        yield (*here, "sink", "buffer", "interval"), "a windowed pipeline commits every `window.interval`: set that"
+    if pipeline.window.late is not None:
+        yield from _address_faults((*here, "window", "late", "path"), pipeline.window.late.path)
 
 
 def _lease_table_faults(service: Service) -> Iterator[tuple[Place, str]]:

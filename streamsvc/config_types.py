@@ -85,3 +85,13 @@ Secret = Annotated[
 
 Address = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^(s3|file|memory)://"})]
 """A prefix of an object store: ``s3://bucket/prefix``, ``file:///absolute/directory``, ``memory://name/prefix``."""
+
+
+class SqlStep(Model):
+    """A step of a pipeline, row by row."""
+
+    sql: str = Field(
+        min_length=1,
+        description="SELECT ... FROM input [WHERE ...]. Aggregates, joins, DISTINCT, LIMIT and whatever else looks"
+        " beyond one record is refused. A record for which it fails is a reject.",
+    )
