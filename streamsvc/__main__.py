@@ -1,5 +1,20 @@
-"""``python -m streamsvc``."""
+"""``streamsvc`` and ``python -m streamsvc``."""
 
-from streamsvc.cli import main
+import sys
 
-main()
+INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells have it."""
+
+
+def main() -> None:
+    """Ctrl-C ends without a traceback, also while modules are still being loaded."""
+    try:
+        from streamsvc.cli import main as command_line  # noqa: PLC0415 - interrupted here, it must be caught
+
+        command_line()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -41,6 +41,11 @@ _SHORT = 4
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{[^}]*\}?")
 
 _SAID_BETTER = {
+    "found unexpected end of stream": "a quote that is not closed",
+    "expected ',' or '}', but got '<scalar>'": "inside { } a text with a comma, or with a quote in it, needs quotes",
+    "expected ',' or '}', but got '<stream end>'": "a { that is not closed",
+    "expected ',' or ']', but got '<stream end>'": "a [ that is not closed",
+    "expected ',' or ']', but got '<scalar>'": "inside [ ] a text with a comma, or with a quote in it, needs quotes",
     "found character '\\t' that cannot start any token": "a tab; YAML is indented with spaces",
     "mapping values are not allowed here": "`: ` inside a value that has no quotes, or a line indented too far",
     "but found another document": "a second document; write one",
@@ -133,7 +138,8 @@ def _composed(file: Path, text: str) -> MappingNode:
         if tree is not None:
             what = "the file must hold keys with values; start with `service: NAME`"
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        at_the_end = error.problem_mark is not None and error.problem_mark.index >= len(text)
+        mark = (at_the_end and error.context_mark) or error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         what = _SAID_BETTER.get(error.problem, error.problem) or "not YAML"
         if text.split("\n")[line - 1][max(column - 2, 0) :].startswith("${"):

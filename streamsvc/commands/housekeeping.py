@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from streamsvc.app import Inspected, inspect, load, log_of, selected
-from streamsvc.core.offsets import position_of
+from streamsvc.core.offsets import offset_of, position_of
 from streamsvc.core.segments import Plan
 from streamsvc.errors import ConfigError
 from streamsvc.ops import logs
@@ -66,9 +66,23 @@ async def _moves(inspected: Inspected, to: str, splits: list[Split]) -> dict[Spl
         raise ConfigError([f"no such split: {', '.join(unknown)}; there are: {', '.join(live)}"])
     wanted = splits or live
     if to.isdecimal():
-        return dict.fromkeys(wanted, position_of(int(to)))
+        return await _at_offset(inspected, int(to), wanted)
     positions = await inspected.positions_at(to)
     return {split: positions[split] for split in wanted}
+
+
+async def _at_offset(inspected: Inspected, offset: int, splits: list[Split]) -> dict[Split, Position]:
+    """Raises ``ConfigError`` for an offset at which there is no record and none will be next."""
+    position = position_of(offset)
+    firsts, ends = await inspected.positions_at("earliest"), await inspected.source.ends()
+    problems = [
+        f"--to {offset}: {split} holds offsets {offset_of(firsts[split])} to {offset_of(ends[split])}"
+        for split in splits
+        if not firsts[split] <= position <= ends[split]
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return dict.fromkeys(splits, position)
 
 
 def _check_target(to: str, splits: list[Split]) -> None:

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from streamsvc.app import Inspected, inspect, load, new_segment, selected
 from streamsvc.commands.rejects import in_words, show_records
-from streamsvc.core.offsets import offset_of, position_of
 from streamsvc.ops import logs
 from streamsvc.records import ROW, Batch, DataObject
 from streamsvc.runtime.segment import OpenSegment
@@ -40,15 +39,10 @@ def preview(file: Path, pipeline: str | None, *, rows: int, show: int) -> int:
 
 
 async def _preview(console: Console, inspected: Inspected, records: int, show: int) -> None:
-    ends = await inspected.source.ends()
-    begins = await inspected.positions_at("earliest")
-    share = max(1, records // max(1, len(ends)))
-    ranges = {
-        split: (position_of(max(offset_of(begins[split]), offset_of(end) - share)), end)
-        for split, end in ends.items()
-        if end > begins[split]
-    }
-    console.print(f"[bold]{inspected.name}[/bold]  the last {share} records of each of {len(ends)} splits")
+    splits = len(await inspected.source.splits())
+    share = max(1, records // max(1, splits))
+    ranges = await inspected.source.recent(share)
+    console.print(f"[bold]{inspected.name}[/bold]  the last {share} records of each of {splits} splits")
     segment = OpenSegment(inspected.recipe)
     shown = 0
     async for batch in inspected.source.read_range(ranges) if ranges else _nothing():

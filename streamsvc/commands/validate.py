@@ -6,14 +6,18 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from streamsvc.app import inspect, load, new_stores, state_url
+from streamsvc.app import inspect, load, new_stores, rejects_url, state_url
 from streamsvc.config import Service
+from streamsvc.contracts import ObjectStore
 from streamsvc.decoders.build import needs_sample
 from streamsvc.ops import logs
 from streamsvc.stores.probe import probe
 
 MS_A_SPLIT = 50
 """A segment costs a small put for each split, and two."""
+
+NO_FOLDER = "_streamsvc_asks"
+"""Of which nothing is in the store: listing it costs one small call."""
 
 
 def validate(file: Path, *, online: bool) -> int:
@@ -35,12 +39,21 @@ def validate(file: Path, *, online: bool) -> int:
     return 0
 
 
+async def _ask(store: ObjectStore) -> None:
+    """Whether the store is there and lets us in. Nothing is written where readers look."""
+    async for _ in store.list(f"{NO_FOLDER}/"):
+        return
+
+
 async def _touch(service: Service) -> dict[str, int]:
     """Answers how many splits each pipeline has now."""
     splits: dict[str, int] = {}
     async with AsyncExitStack() as stack:
-        for name in service.pipelines:
-            await probe(new_stores(service, name)(state_url(service, name), "state"))
+        for name, pipeline in service.pipelines.items():
+            stores = new_stores(service, name)
+            await probe(stores(state_url(service, name), "state"))
+            for url, part in ((pipeline.sink.path, "sink"), (rejects_url(service, name, pipeline), "rejects")):
+                await _ask(stores(url, part))
             inspected = await inspect(service, name, stack)
             splits[name] = len(await inspected.source.splits())
             print(f"{name}: {splits[name]} splits, state and creates are good")

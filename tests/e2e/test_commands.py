@@ -168,6 +168,9 @@ def test_seek_moves_a_pipeline_back_and_gc_deletes_no_data(broker: KafkaBroker, 
     service = Service(broker, tmp_path)
     service.produce(2000)
     service.command("run", str(service.file), "--until-end")
+    split = service.status()["splits"][0]["split"]
+    beyond = [str(service.file), "--pipeline", "access", "--to", "99999999", "--split", split]
+    service.command("seek", *beyond, code=2)
     assert "epoch 1" in service.command("seek", str(service.file), "--pipeline", "access", "--to", "earliest")
     service.command("run", str(service.file), "--until-end")
     assert service.landed() == 2 * service.good
