@@ -67,7 +67,8 @@ class Source(AbstractAsyncContextManager["Source"], Protocol):
 
     @property
     def problem(self) -> str | None:
-        """Why nothing may be coming, in words; ``None`` while the source answers."""
+        """Why nothing may be coming, in words; ``None`` while the source answers and this member has its place. One
+        that stands by, since there are more members than splits, is well."""
         ...
 
     def assignments(self) -> AsyncIterator[SplitEvent]:

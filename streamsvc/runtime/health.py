@@ -40,8 +40,6 @@ class Watched:
         found = dict(self.observer.problems)
         if self.reads.problem is not None:
             found["source"] = self.reads.problem
-        if not self.observer.was_assigned:
-            found["assignment"] = "none yet"
         return found
 
     def status(self) -> PipelineStatus:

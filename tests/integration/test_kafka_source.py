@@ -122,6 +122,20 @@ async def test_a_broker_that_restarts_is_waited_for(broker: KafkaBroker, new_top
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_member_to_which_the_group_gives_nothing_stands_by_and_is_well(
+    broker: KafkaBroker, new_topic: NewTopic, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "NO_NEWS_S", 2.0)
+    topic = new_topic(partitions=1)
+    same: dict[str, Any] = {"group": f"group-{uuid.uuid4().hex[:12]}", "group_protocol": protocol, "client": {}}
+    one, two = (source_of(broker.bootstrap, topic, instance=name, **same) for name in "ab")
+    async with one, two, asyncio.timeout(60):
+        assert one.problem is not None
+        while one.problem is not None or two.problem is not None:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 async def test_a_killed_static_member_takes_its_splits_up_again(
     broker: KafkaBroker, new_topic: NewTopic, protocol: str
 ) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from streamsvc.contracts import ObjectStore
 from streamsvc.errors import SourceUnavailable
+from streamsvc.runtime.health import Watched
 from streamsvc.runtime.memory import MemoryBudget
 from streamsvc.testing.faulty_store import Fault as StoreFault
 from streamsvc.testing.faulty_store import FaultyStore
@@ -43,6 +44,18 @@ async def test_stop_is_heeded_while_the_source_fails_at_the_start() -> None:
     await asyncio.sleep(0)
     worker.pipeline.stop()
     await asyncio.wait_for(running, 10)
+
+
+async def test_a_worker_for_which_no_split_is_left_is_ready() -> None:
+    world = World(3)
+    workers = [world.worker() for _ in range(len(SPLITS) + 1)]
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    await until(lambda: sum(len(worker.pipeline.splits.reached) for worker in workers) == len(SPLITS))
+    idle = [worker for worker in workers if not worker.pipeline.splits.assigned]
+    assert [Watched(worker.pipeline, worker.observer, worker.source, "", "").problems() for worker in idle] == [{}]
+    for worker in workers:
+        worker.pipeline.stop()
+    await asyncio.wait_for(asyncio.gather(*running), 20)
 
 
 class Shut(World):

@@ -22,13 +22,21 @@ RETRY_S = 1.0
 TOPIC_GRACE_S = 10.0
 """A topic that was just created, or is being created anew, may be missing for a moment."""
 
+NO_NEWS_S = 15.0
+"""With KIP-848 a member to which the group gives nothing is not told so: no news for so long says it."""
+
 
 @dataclass(slots=True)
 class Health:
-    """Why nothing may be coming, in words; ``None`` while the brokers answer."""
+    """``problem``: why nothing may be coming, in words; ``None`` while the brokers answer.
+
+    has_place: the group has told this member what is its own, which is nothing where there are more members than
+               partitions
+    """
 
     problem: str | None = "not connected yet"
     was_connected: bool = False
+    has_place: bool = False
 
 
 class Stops(Protocol):
@@ -53,6 +61,7 @@ class Ownership:
         self._unnamed: set[Partition] = set()
         self._leaving: dict[Split, float] = {}
         self._missing_since: dict[str, float] = {}
+        self._connected_at = 0.0
 
     def post(self, event: MemberEvent) -> None:
         """The member gained or loses partitions."""
@@ -80,6 +89,7 @@ class Ownership:
                 self._give_up(event)
                 continue
             if isinstance(event, Gained):
+                self._health.has_place = True
                 self._unnamed.update(event.partitions)
             await self._check()
 
@@ -113,13 +123,19 @@ class Ownership:
         except Retryable as error:
             self._health.problem = error.what
             return
-        self._health.problem = None
-        self._health.was_connected = True
+        self._note_connection()
         self._judge_missing(described.missing)
         self._give_up_recreated(described)
         named = self._unnamed & described.splits.keys()
         self._unnamed -= named
         self._take_over({partition: described.splits[partition] for partition in sorted(named)})
+
+    def _note_connection(self) -> None:
+        if not self._health.was_connected:
+            self._connected_at = time.monotonic()
+        self._health.problem = None
+        self._health.was_connected = True
+        self._health.has_place |= time.monotonic() - self._connected_at > NO_NEWS_S
 
     def _judge_missing(self, missing: Set[str]) -> None:
         now = time.monotonic()

@@ -102,7 +102,10 @@ class KafkaSource:
     @property
     def problem(self) -> str | None:
         """Why nothing may be coming, in words; ``None`` while the brokers answer."""
-        return str(self._failure) if self._failure is not None else self._health.problem
+        if self._failure is not None:
+            return str(self._failure)
+        waits = self._joins and not self._health.has_place
+        return self._health.problem or ("the group has not said yet which partitions are ours" if waits else None)
 
     @property
     def first_position(self) -> Position:
