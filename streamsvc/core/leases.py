@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from streamsvc.core.kinesis_positions import TRIM_HORIZON, KclCheckpoint
 from streamsvc.core.kpl import HashRange
-from streamsvc.core.shards import ShardId
+from streamsvc.core.shards import ShardId, ShardInfo, ancestors
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,3 +216,11 @@ def asked_for(worker: str, leases: Iterable[Lease]) -> frozenset[ShardId]:
         for lease in leases
         if lease.owner == worker and lease.wanted_by is not None and lease.wanted_by != worker
     )
+
+
+def ended_shards(leases: Mapping[ShardId, Lease], shards: Mapping[ShardId, ShardInfo]) -> frozenset[ShardId]:
+    """Whose rows say so; and those that have no row but descendants that have one: a KCL deletes the row of a shard
+    that it has read to the end once its children are being read (``LeaseCleanupManager``), and a KCL that was started
+    at ``LATEST`` never had one."""
+    told = {shard for shard, lease in leases.items() if lease.ended}
+    return frozenset(told | ancestors(shards, leases) - leases.keys())

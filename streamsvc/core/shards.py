@@ -52,6 +52,27 @@ def _hashes(row: Mapping[str, Any]) -> HashRange:
     return HashRange(int(hashes["StartingHashKey"]), int(hashes["EndingHashKey"]))
 
 
+def ready(shards: Mapping[ShardId, ShardInfo], landed: Set[ShardId]) -> frozenset[ShardId]:
+    """Those that have not landed, and of whose parents none is left among ``shards`` that has not."""
+    return frozenset(
+        name
+        for name, shard in shards.items()
+        if name not in landed and all(parent in landed or parent not in shards for parent in shard.parents)
+    )
+
+
+def ancestors(shards: Mapping[ShardId, ShardInfo], of: Iterable[ShardId]) -> frozenset[ShardId]:
+    """Parents, their parents, and so on, as far as they are among ``shards``."""
+    found: set[ShardId] = set()
+    left = list(of)
+    while left:
+        known = shards.get(left.pop())
+        above = known.parents & shards.keys() - found if known is not None else frozenset()
+        found.update(above)
+        left.extend(above)
+    return frozenset(found)
+
+
 class ShardGraph:
     """What is known of a stream's shards. Nothing is forgotten but by a listing that no longer has it."""
 
@@ -62,13 +83,15 @@ class ShardGraph:
 
     @property
     def shards(self) -> Mapping[ShardId, ShardInfo]:
-        return self._listed | self._met
+        """All that are known, but for those that were met and have a parent that is not: only a listing says
+        whether that is trimmed, or too new to be known."""
+        known = self._listed | self._met
+        return {name: shard for name, shard in known.items() if name in self._listed or shard.parents <= known.keys()}
 
     @property
     def must_list(self) -> bool:
-        """A child names a parent that is not known: only a listing says whether it is new, or gone."""
-        known = self.shards
-        return any(parent not in known for child in self._met.values() for parent in child.parents)
+        """There are such."""
+        return len(self.shards) < len(self._listed.keys() | self._met.keys())
 
     def list_all(self, shards: Iterable[ShardInfo]) -> None:
         """A complete answer of ListShards, without a filter, whose first page was asked for after everything
@@ -86,19 +109,8 @@ class ShardGraph:
                 known.update({parent: replace(known[parent], closed=True) for parent in child.parents & known.keys()})
 
     def ready(self, landed: Set[ShardId]) -> frozenset[ShardId]:
-        """The shards that may be read: not landed themselves, and every parent is landed or trimmed.
-
-        A parent that is not known is trimmed if the child is listed: a listing has all parents that the stream still
-        has. Of a child that was only met, it may as well be too new to be known."""
-        known = self.shards
-        return frozenset(
-            shard.shard
-            for shard in known.values()
-            if shard.shard not in landed
-            and all(
-                parent in landed or (parent not in known and shard.shard in self._listed) for parent in shard.parents
-            )
-        )
+        """The shards that may be read: not landed themselves, and every parent is landed or trimmed."""
+        return ready(self.shards, landed)
 
     def parents(self) -> Mapping[ShardId, frozenset[ShardId]]:
         """For every known shard, those of its parents that are known."""

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamsvc.core.kinesis_positions import KclCheckpoint
 from streamsvc.core.kpl import LAST_HASH_KEY, HashRange
-from streamsvc.core.shards import ShardGraph, ShardInfo, shard_from_listing, shard_from_parent
+from streamsvc.core.leases import Lease, ended_shards
+from streamsvc.core.shards import ShardGraph, ShardInfo, ancestors, shard_from_listing, shard_from_parent
 
 
 def shard(name: str, *parents: str, closed: bool = False) -> ShardInfo:
@@ -143,3 +145,20 @@ def test_parents_are_always_before_children_and_all_are_read(seed: int) -> None:
 def test_what_is_landed_is_not_ready(name: str) -> None:
     graph = ShardGraph([shard("a", closed=True), shard("b", "a")])
     assert name not in graph.ready({"a", "b"})
+
+
+def test_ancestors_are_found_over_generations() -> None:
+    shards = ShardGraph([shard("a"), shard("b", "a", "x"), shard("c", "b"), shard("d", "c"), shard("e")]).shards
+    assert ancestors(shards, ["c", "e"]) == {"a", "b"}
+    assert ancestors(shards, ["unknown"]) == set()
+
+
+def test_what_the_kcl_deleted_has_ended() -> None:
+    shards = ShardGraph([shard("a"), shard("b", "a"), shard("c", "a"), shard("d", "b"), shard("e")]).shards
+
+    def lease(name: str, checkpoint: str) -> Lease:
+        return Lease(name, None, 0, KclCheckpoint(checkpoint))
+
+    rows = {"b": lease("b", "SHARD_END"), "c": lease("c", "123"), "d": lease("d", "TRIM_HORIZON")}
+    assert ended_shards(rows, shards) == {"a", "b"}
+    assert ended_shards({}, shards) == set()
