@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,11 +22,10 @@ import pyarrow as pa
 from streamsvc import config_file
 from streamsvc.config import Aws, Decode, JsonDecode, Pipeline, Rules, Service
 from streamsvc.config import ObjectSink as ObjectSinkOptions
-from streamsvc.contracts import ObjectStore, Source, Transform
-from streamsvc.core.offsets import position_of
+from streamsvc.contracts import Inspectable, ObjectStore, Source, Transform
 from streamsvc.decoders.build import InvalidDecode, needs_sample, with_sample
 from streamsvc.decoders.build import build as build_decoder
-from streamsvc.errors import ConfigError, StoreRefused
+from streamsvc.errors import ConfigError, ForeignVersion, StoreRefused, StreamsvcError
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import METADATA, Position, Split
@@ -41,9 +40,13 @@ from streamsvc.runtime.replay import ReadRejects, Replay
 from streamsvc.runtime.sampling import sample, when_answered
 from streamsvc.runtime.segment import Recipe
 from streamsvc.runtime.worker import Worker
+from streamsvc.sinks.kinesis.aggregating import AggregatingWriter
+from streamsvc.sinks.kinesis.writer import KinesisWriter
 from streamsvc.sinks.objects import ObjectSink
 from streamsvc.sinks.rejects import RejectObjects, read_rejects
-from streamsvc.sources.kafka.source import KafkaSource
+from streamsvc.sources.build import Reader, first_position, member, onlooker
+from streamsvc.sources.kinesis import failures
+from streamsvc.sources.kinesis.clients import Clients
 from streamsvc.stores.objects import open_store
 from streamsvc.stores.probe import probe
 from streamsvc.stores.retrying import RetryingStore, StoreHealth
@@ -251,7 +254,7 @@ class Inspected:
 
     name: str
     state: str
-    source: KafkaSource
+    source: Inspectable
     log: SegmentLog
     recipe: Recipe
     finisher: Finisher
@@ -275,23 +278,25 @@ def _queue_bytes(service: Service, spec: WorkerSpec) -> int:
     return min(QUEUE_BYTES, service.memory // spec.slots // 8 // len(selected(service, spec.pipeline)))
 
 
-def _kafka(service: Service, name: str, instance: str | None, queue_bytes: int, *, joins: bool) -> KafkaSource:
-    options = service.pipelines[name].source.kafka
-    assert options is not None
-    return KafkaSource(
-        options,
-        service=service.service,
-        pipeline=name,
-        instance=instance,
-        queue_bytes=queue_bytes,
-        aws=service.aws,
-        joins=joins,
-    )
+def _reader(service: Service, name: str, slot: int, queue_bytes: int, metrics: Metrics) -> Reader:
+    return Reader(service.service, name, instance_name(slot), queue_bytes, service.aws, metrics)
 
 
-def _finisher(service: Service, source: Source, log: SegmentLog, stores: OpenStore, observer: Observer) -> Finisher:
+def _finisher(
+    service: Service, name: str, source: Source, log: SegmentLog, stores: OpenStore, observer: Observer
+) -> Finisher:
+    reads = Rules.of(service.pipelines[name], "").kpl
+
     def build(document: dict[str, Any]) -> Recipe:
-        return build_recipe(Rules.model_validate(document), stores, service.memory)
+        rules = Rules.model_validate(document)
+        if rules.kpl != reads:
+            raise ForeignVersion(
+                "a pending segment was read under other `kpl` options",
+                hint="Run with those until it is committed, then change them.",
+                planned=rules.kpl,
+                ours=reads,
+            )
+        return build_recipe(rules, stores, service.memory)
 
     return Finisher(source, log, build, observer)
 
@@ -304,14 +309,17 @@ def new_stores(service: Service, name: str) -> Stores:
 def log_of(service: Service, name: str) -> SegmentLog:
     """The log alone, for what needs no source."""
     state = new_stores(service, name)(state_url(service, name), "state")
-    return SegmentLog(state, instance_name(0), position_of(0), landing_s=LANDING_S)
+    first = first_position(service.pipelines[name].source)
+    return SegmentLog(state, instance_name(0), first, landing_s=LANDING_S)
 
 
 async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspected:
     """A look from outside. Joins no group, writes nothing but inferred columns. ``stack`` closes the source."""
-    observer = Observer(name, Metrics(service.service))
+    metrics = Metrics(service.service)
+    observer = Observer(name, metrics)
     stores = Stores(service.aws, observer, patience_s=COMMAND_PATIENCE_S)
-    source = await stack.enter_async_context(_kafka(service, name, None, service.memory // 8, joins=False))
+    source = onlooker(service.pipelines[name].source, _reader(service, name, 0, service.memory // 8, metrics))
+    await stack.enter_async_context(source)
     state = stores(state_url(service, name), "state")
     log = SegmentLog(state, instance_name(0), source.first_position, landing_s=LANDING_S)
     rules = await _rules(service, name, state)
@@ -321,7 +329,7 @@ async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspect
         source=source,
         log=log,
         recipe=build_recipe(rules, stores, service.memory),
-        finisher=_finisher(service, source, log, stores, observer),
+        finisher=_finisher(service, name, source, log, stores, observer),
     )
 
 
@@ -350,7 +358,7 @@ def new_worker(service: Service, spec: WorkerSpec) -> tuple[Worker, WorkerHealth
 
     async def open_(name: str) -> tuple[Source, RunningPipeline]:
         observer, options = observers[name], service.pipelines[name]
-        source = _kafka(service, name, instance_name(spec.slot), _queue_bytes(service, spec), joins=True)
+        source = member(options.source, _reader(service, name, spec.slot, _queue_bytes(service, spec), metrics))
         pipeline = await _open_pipeline(service, name, spec, source, budget, observer)
         health.watch(name, Watched(pipeline, observer, source, options.source.address, options.sink.path))
         spare_the_collector()
@@ -360,7 +368,7 @@ def new_worker(service: Service, spec: WorkerSpec) -> tuple[Worker, WorkerHealth
 
 
 async def _open_pipeline(
-    service: Service, name: str, spec: WorkerSpec, source: KafkaSource, budget: MemoryBudget, observer: Observer
+    service: Service, name: str, spec: WorkerSpec, source: Source, budget: MemoryBudget, observer: Observer
 ) -> RunningPipeline:
     options = service.pipelines[name]
     stores = Stores(service.aws, observer)
@@ -374,7 +382,7 @@ async def _open_pipeline(
         source,
         log,
         recipe,
-        _finisher(service, source, log, stores, observer),
+        _finisher(service, name, source, log, stores, observer),
         Policy(options.sink.buffer.size, options.sink.buffer.interval, until_end=spec.until_end),
         budget,
         observer,
@@ -389,7 +397,8 @@ async def _rules(service: Service, name: str, state: ObjectStore) -> Rules:
         return rules
     decode = await _known_columns(pipeline.decode, state)
     while decode is None:
-        async with _kafka(service, name, None, QUEUE_BYTES, joins=False) as source:
+        source = onlooker(pipeline.source, _reader(service, name, 0, QUEUE_BYTES, Metrics(service.service)))
+        async with source:
             inferred = with_sample(pipeline.decode, await sample(source, SAMPLE_RECORDS))
         assert inferred.json_ is not None
         await state.create(INFERRED_KEY, orjson.dumps(inferred.json_.columns))
@@ -432,3 +441,18 @@ async def replay_of(service: Service, name: str) -> Replay:
     digest = await found.log.save_config(rules.document())
     identity = Identity(name, digest, recipe.decoder.version, new_segment)
     return Replay(identity, found.log, recipe, build, found.store, found.read)
+
+
+RecordWriter: TypeAlias = KinesisWriter | AggregatingWriter
+
+
+@asynccontextmanager
+async def open_record_writer(aws: Aws, stream: str, *, aggregate: bool) -> AsyncIterator[RecordWriter]:
+    """Into a Kinesis stream; ``aggregate``: packed as the KPL does. Raises ``SourceRefused`` for a stream that is not
+    there or may not be looked at, and ``SourceUnavailable`` for one that does not answer."""
+
+    def explain(error: BaseException, action: str) -> StreamsvcError:
+        return failures.mapped(error, action, stream=stream, region=aws.region)
+
+    async with Clients(aws) as clients, KinesisWriter(await clients.get("kinesis"), stream, explain) as writer:
+        yield AggregatingWriter(writer) if aggregate else writer

@@ -136,6 +136,22 @@ class Source(AbstractAsyncContextManager["Source"], Protocol):
         ...
 
 
+class Inspectable(Source, Protocol):
+    """A source that commands look into."""
+
+    async def positions_at(self, start: str) -> Mapping[Split, Position]:
+        """Of every live split: ``earliest``, ``latest``, or the first record at an ISO time."""
+        ...
+
+    async def recent(self, records: int) -> Ranges:
+        """About the last so many records of each live split; without splits that hold none."""
+        ...
+
+    def position(self, text: str) -> Position:
+        """A place in one split, as people write it (Kafka: an offset). Raises ``ValueError``: what would do."""
+        ...
+
+
 class Decoder(Protocol):
     """Raw values to typed columns. Pure: the same bytes give the same rows for the same ``version``."""
 
@@ -298,6 +314,18 @@ class Sink(Protocol):
         """Create every object; one that exists is this segment's own. Answers what is in the store.
 
         Raises ``StoreUnavailable`` (try again: the same call) and ``StoreRefused``."""
+        ...
+
+
+class ResultSink(Protocol):
+    """Where the results of windows go."""
+
+    async def publish(self, window: Window, results: Finished) -> list[ObjectInfo]:
+        """Bring the results of one window to where they belong; answers what is there, nothing for a topic.
+
+        Others may do the same for the same window, at once or much later: names of objects and keys of messages are
+        made of the window alone, and results are the same whoever makes them. Raises ``Retryable`` (try again: the
+        same call) and ``Fatal``."""
         ...
 
 

@@ -191,6 +191,18 @@ class KafkaSource:
             }
         )
 
+    async def recent(self, records: int) -> Ranges:
+        ends, begins = await self.ends(), await self.positions_at("earliest")
+        starts = {
+            split: max(begins[split], position_of(max(0, offset_of(end) - records))) for split, end in ends.items()
+        }
+        return {split: (starts[split], end) for split, end in ends.items() if starts[split] < end}
+
+    def position(self, text: str) -> Position:
+        if not (text.isascii() and text.isdecimal()):
+            raise ValueError("write earliest, latest, a time (2026-01-31T06:00:00Z), or, with --split, an offset")
+        return position_of(int(text))
+
     # Requests
 
     async def _positions_at(self, start: str) -> Mapping[Split, Position]:

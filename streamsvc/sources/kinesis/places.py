@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -31,9 +32,6 @@ from streamsvc.sources.kinesis.splits import parse_split
 from streamsvc.sources.kinesis.stream import Stream
 
 LOOK_BACK_S = (1, 60, 3600, 24 * 3600, 7 * 24 * 3600)
-EMPTY_ANSWERS = 3
-"""A shard may answer without records although there are some; so often in a row it does not."""
-
 AT_ONCE = 16
 
 T = TypeVar("T")
@@ -59,18 +57,33 @@ class Places:
         return await for_each(end, splits)
 
     async def newest(self, split: Split) -> tuple[Position, int] | None:
-        """The boundary behind the newest record, and when that arrived (ms since the epoch); ``None``: there is none.
+        """The boundary behind the newest record, and when that arrived (ms since the epoch); ``None``: it has none."""
+        last = await self._last(split, 1)
+        if not last:
+            return None
+        return self._behind(last[-1]), round((last[-1].approximate_arrival_timestamp or 0.0) * 1000)
 
-        Looks back further and further, and from there reads on to the tip."""
+    async def recent(self, splits: Collection[Split], records: int) -> dict[Split, tuple[Position, Position]]:
+        """The last so many records of each shard, aggregates counted as one; without shards that hold none."""
+        found = await for_each(lambda split: self._last(split, records), splits)
+        return {
+            split: (position_before(last[0].sequence_number), self._behind(last[-1]))
+            for split, last in found.items()
+            if last
+        }
+
+    async def _last(self, split: Split, count: int) -> Sequence[Record]:
+        """Looks back further and further until there are enough, and each time from there reads on to the tip."""
         now = time.time()
         starts = [position_at_time(int((now - back_s) * 1000)) for back_s in LOOK_BACK_S]
+        last: deque[Record] = deque(maxlen=count)
         for start in (*starts, BEGINNING):
-            last: Record | None = None
+            last.clear()
             async for answer in self._answers(split, start):
-                last = answer.records[-1] if answer.records else last
-            if last is not None:
-                return self._behind(last), round((last.approximate_arrival_timestamp or 0.0) * 1000)
-        return None
+                last += answer.records
+            if len(last) == count:
+                break
+        return last
 
     def _behind(self, record: Record) -> Position:
         if not self._kpl.deaggregate:
@@ -93,8 +106,7 @@ class Places:
         """Until the shard has no more, or has ended."""
         shard, backoff = parse_split(split).shard, Backoff(split)
         iterator: str | None = None
-        empty = 0
-        while empty < EMPTY_ANSWERS:
+        while True:
             try:
                 iterator = iterator or await self._stream.iterator(split, start)
                 pace = await self._paces.turn(shard)
@@ -108,9 +120,8 @@ class Places:
             pace.answered(sum(len(record.data) for record in answer.records), at_tip=False)
             yield answer
             iterator = answer.next_shard_iterator
-            if answer.ended or (answer.at_tip and answer.records):
+            if answer.ended or answer.at_tip:
                 return
-            empty = empty + 1 if answer.at_tip else 0
 
 
 def starts(start: str, splits: Mapping[Split, ShardInfo], now: float) -> dict[Split, Position]:

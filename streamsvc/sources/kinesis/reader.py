@@ -207,10 +207,11 @@ class Reader:
             self._check(cursor, piece)
             self._listener.met(piece.met)
             self._hand_out(cursor, piece.batch)
-            if piece.is_whole:
-                return True
+            cursor.tips = 0
         elif answer.at_tip and not answer.ended:
             await self._at_tip(cursor)
+        if cursor.position == cursor.end:
+            return True
         if answer.ended:
             self._hand_out(cursor, moved(cursor.split, cursor.position, END))
             self._tips[cursor.split] = Tip(END, 0)
@@ -264,7 +265,9 @@ class Reader:
         start = parse_position(cursor.position)
         if cursor.end is not None and cursor.end != END:
             cursor.tips += 1
-            if cursor.tips >= TIPS_TO_DESPAIR:
+            if cursor.tips < TIPS_TO_DESPAIR:
+                return
+            if not isinstance(start, FromTime):
                 raise PositionLost(
                     "the shard ends before the range that must be read",
                     hint=SEEK_HINT,
@@ -272,6 +275,8 @@ class Reader:
                     position=cursor.end,
                     end=cursor.position,
                 )
+            # The range ends before the time at which it begins.
+            self._hand_out(cursor, moved(cursor.split, cursor.position, cursor.end))
         elif isinstance(start, FromTime) and cursor.tips == 0:
             # Behind a time lies no record yet. The newest one before it makes the place exact, as ``ends`` has it.
             cursor.tips = 1

@@ -15,7 +15,7 @@ from streamsvc.config import Aws
 from streamsvc.config_sources import KinesisSource as Options
 from streamsvc.config_sources import application_name, lease_table
 from streamsvc.contracts import Lag, SplitEvent
-from streamsvc.core.kinesis_positions import BEGINNING, END
+from streamsvc.core.kinesis_positions import BEGINNING, END, parse_position, position_before
 from streamsvc.core.leases import LeasePolicy
 from streamsvc.errors import PositionLost, Retryable, SourceUnavailable
 from streamsvc.ops.metrics import Metrics
@@ -162,6 +162,22 @@ class KinesisSource:
         if start == "committed":
             return places.left_by_kcl(splits, await self._leases.starting_checkpoints(), now)
         return places.starts(start, splits, now)
+
+    async def recent(self, records: int) -> Ranges:
+        await self._list_anew()
+        return await self._places.recent(self._shards.by_split(), records)
+
+    def position(self, text: str) -> Position:
+        if text.isascii() and text.isdecimal():
+            return position_before(text)
+        try:
+            parse_position(text)
+        except ValueError:
+            raise ValueError(
+                "write trim_horizon, latest, a time (2026-01-31T06:00:00Z), or, with --split, a sequence number or a"
+                " position as `status` shows it"
+            ) from None
+        return text
 
     async def ends(self) -> Mapping[Split, Position]:
         await self._list_anew()
