@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from streamsvc.decoders.sifting import marked, row_numbers
+from streamsvc.decoders.sifting import bytes_of, marked, row_numbers
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -26,13 +27,11 @@ def cut(texts: pa.Array, delimiter: str, width: int, *, without: str = "") -> tu
     if texts.null_count or pc.min(pc.binary_length(texts)).as_py() == 0:
         fit = pc.not_equal(texts, "").fill_null(False)
         texts = texts.filter(fit)
-    lines = joined(texts)
     for mark in f"\r{without}":
-        if holds(lines, mark):
+        if holds(texts, mark):
             clean = pc.invert(pc.match_substring_regex(texts, re.escape(mark)))
             fit, texts = within(fit, clean), texts.filter(clean)
-            lines = joined(texts)
-    columns, misfits = _read(lines, delimiter, width)
+    columns, misfits = _read(joined(texts), delimiter, width)
     if len(columns[0]) + len(misfits) != len(texts):
         clean = pc.invert(pc.match_substring_regex(texts, "\n"))
         fit, texts = within(fit, clean), texts.filter(clean)
@@ -54,26 +53,26 @@ def interleave(where: pa.Array, columns: Sequence[pa.Array], others: Sequence[pa
     return [pa.concat_arrays(pair).take(order) for pair in zip(columns, others, strict=True)]
 
 
-def joined(texts: pa.Array) -> pa.StringScalar:
-    """Texts (no nulls) with line breaks between them."""
-    lines = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts), "\n")[0]
-    assert isinstance(lines, pa.StringScalar)
-    return lines
+def joined(texts: pa.Array) -> pa.Buffer:
+    """The bytes of texts (no nulls) with line breaks between them."""
+    lines = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts), "\n")
+    return bytes_of(lines)[0]
 
 
-def holds(lines: pa.StringScalar, mark: str) -> bool:
-    """A pattern of one character costs one ``memchr``, and no copy to Python."""
-    return bool(pc.match_substring_regex(lines, re.escape(mark)).as_py())
+def holds(texts: pa.Array, mark: str) -> bool:
+    """Whether any of them (string, no nulls) has this character: one ``memchr`` over all their bytes, no copy."""
+    whole, _ = bytes_of(texts)
+    one = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, whole.size], np.int32).tobytes()), whole)
+    return bool(pc.match_substring_regex(one, re.escape(mark))[0].as_py())
 
 
-def _read(lines: pa.StringScalar, delimiter: str, width: int) -> tuple[list[pa.Array], list[int]]:
+def _read(buffer: pa.Buffer, delimiter: str, width: int) -> tuple[list[pa.Array], list[int]]:
     """The columns of the lines that have ``width`` pieces, and the numbers of the lines that have not."""
-    buffer = lines.as_buffer()
     names = [str(number) for number in range(width)]
-    if len(buffer) == 0:
+    if buffer.size == 0:
         return [pa.nulls(0, pa.string())] * width, []
     if buffer[:3].to_pybytes() == _BYTE_ORDER_MARK:
-        columns, misfits = _read(joined(pa.array(["", lines.as_py()])), delimiter, width)
+        columns, misfits = _read(pa.py_buffer(b"\n" + buffer.to_pybytes()), delimiter, width)
         return [column.slice(1) for column in columns], [number - 1 for number in misfits]
     misfits = []
 
@@ -83,7 +82,7 @@ def _read(lines: pa.StringScalar, delimiter: str, width: int) -> tuple[list[pa.A
 
     table = csv.read_csv(
         pa.BufferReader(buffer),
-        read_options=csv.ReadOptions(use_threads=False, block_size=len(buffer) + 1, column_names=names),
+        read_options=csv.ReadOptions(use_threads=False, block_size=buffer.size + 1, column_names=names),
         parse_options=csv.ParseOptions(
             delimiter=delimiter,
             quote_char=False,

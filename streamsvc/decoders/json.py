@@ -126,12 +126,12 @@ class JsonDecoder:
         """Plain columns of the records before the first block that is refused, and how many records these are."""
         if len(self._plain) == 0:
             return [], len(texts)
-        lines = joined(texts).as_buffer()
+        lines = joined(texts)
         batches: list[pa.RecordBatch] = []
         try:
             reader = json.open_json(
                 pa.BufferReader(lines),
-                read_options=json.ReadOptions(use_threads=False, block_size=min(block_bytes, len(lines) + 1)),
+                read_options=json.ReadOptions(use_threads=False, block_size=min(block_bytes, lines.size + 1)),
                 parse_options=json.ParseOptions(explicit_schema=self._plain, unexpected_field_behavior=on_new_field),
             )
             batches.extend(reader)

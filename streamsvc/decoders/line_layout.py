@@ -10,7 +10,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamsvc.decoders.cutting import cut, holds, joined, within
+from streamsvc.decoders.cutting import cut, holds, within
 from streamsvc.decoders.fields import is_text, parts_of
 from streamsvc.decoders.line_pattern import LinePattern
 from streamsvc.decoders.logformat import Element, Field
@@ -86,7 +86,7 @@ def _hide_escapes(lines: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     r"""Control characters in place of ``\\`` and ``\"``. The mask says which lines have escapes, ``None`` that none
     has. Empty in place of a line of which this cannot be said: it has such control characters, or escapes that httpd
     does not write."""
-    if not holds(joined(lines), "\\"):
+    if not holds(lines, "\\"):
         return lines, None
     escaped = pc.match_substring_regex(lines, r"\\")
     odd = lines.filter(escaped)
@@ -99,8 +99,7 @@ def _hide_escapes(lines: pa.Array) -> tuple[pa.Array, pa.Array | None]:
 def _show_escapes(text: pa.Array, escaped: pa.Array, free_text: bool) -> pa.Array:
     """Resolved in free text, else as they were."""
     odd = text.filter(escaped)
-    found = joined(odd)
-    if not holds(found, _BACKSLASH) and not holds(found, _QUOTE):
+    if not holds(odd, _BACKSLASH) and not holds(odd, _QUOTE):
         return text
     odd = pc.replace_substring(odd, _BACKSLASH, "\\" if free_text else r"\\")
     return pc.replace_with_mask(text, escaped, pc.replace_substring(odd, _QUOTE, '"' if free_text else r"\""))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, Message
 
 from streamsvc.core.offsets import positions_of
-from streamsvc.records import METADATA, Batch, Span
+from streamsvc.records import METADATA, Batch, Span, row_bounds
 from streamsvc.sources.kafka.splits import Partition
 
 Records: TypeAlias = "list[Message[bytes, bytes]]"
@@ -81,13 +81,26 @@ def batch_of(spans: Sequence[Span], records: Records) -> Batch:
     return Batch(
         spans=tuple(spans),
         values=values,
-        offsets=pa.array(list(map(Message.offset, records)), pa.int64()),
+        offsets=_offsets(spans, records),
         position_text=positions_of,
         arrivals=lambda: _timestamps(records),
         keys=lambda: pa.array(keys, METADATA["_key"]),
         headers=cache(lambda: _headers(records)),
         nbytes=2 * values.nbytes + sum(map(len, filter(None, keys))) + _MESSAGE_BYTES * len(records),
     )
+
+
+def _offsets(spans: Sequence[Span], records: Records) -> pa.Array:
+    """int64. Those of a span only rise, so where its first and last are as far apart as it is long, there is no gap."""
+    columns = [pa.array([], pa.int64())]
+    for span, start, end in row_bounds(spans):
+        if span.rows:
+            first, last = offset_of_message(records[start]), offset_of_message(records[end - 1])
+            whole = last - first == span.rows - 1
+            columns.append(
+                pa.arange(first, last + 1) if whole else pa.array(map(Message.offset, records[start:end]), pa.int64())
+            )
+    return pa.concat_arrays(columns)
 
 
 def _timestamps(records: Records) -> pa.Array:
