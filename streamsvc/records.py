@@ -195,7 +195,7 @@ class Window:
 class Windowed:
     """Rows of one batch, and the windows that they are in time for.
 
-    rows:    the columns after all steps, and ``_row`` (ascending); only rows that are in time for some window
+    rows:    the columns after all steps, and ``_row``, ascending; those that are in no pair are not looked at
     times:   int64, the event time of each row in microseconds since the epoch
     starts:  int64, ``start_us`` of a window, one a pair of row and window
     members: int32, the row (index in ``rows``) of each pair, ascending; ``None``: pair i is row i

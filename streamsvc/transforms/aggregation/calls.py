@@ -146,7 +146,7 @@ class Reader:
         if call["order_bys"]["orders"]:
             raise ValueError(f"{name}(... ORDER BY ...): first and last go by event time, the others have no order")
         inner = [*(argument["expression"] for argument in call["arguments"]), call["filter"]]
-        if any(self.functions.is_aggregate(node) for node in _calls_in(inner)):
+        if any(self.functions.is_aggregate(node) for node in calls_in(inner)):
             raise ValueError(f"an aggregate inside {name}(...): a window has one level of groups")
 
 
@@ -182,11 +182,12 @@ def without_places(tree: Any) -> Any:
     return [without_places(entry) for entry in tree] if isinstance(tree, list) else tree
 
 
-def _calls_in(tree: Any) -> list[Node]:
+def calls_in(tree: Any) -> list[Node]:
+    """Of functions, aggregates and operators."""
     if isinstance(tree, dict):
         own = [tree] if tree.get("class") == "FUNCTION" else []
-        return [*own, *(call for child in tree.values() for call in _calls_in(child))]
-    return [call for child in tree for call in _calls_in(child)] if isinstance(tree, list) else []
+        return [*own, *(call for child in tree.values() for call in calls_in(child))]
+    return [call for child in tree for call in calls_in(child)] if isinstance(tree, list) else []
 
 
 def _quantile(arguments: Sequence[Node]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +64,7 @@ class OpenPartials:
         return self._merged.nbytes + sum(part.nbytes for part in self._waiting) + self._limit.nbytes
 
     def add(self, rows: Windowed) -> pa.RecordBatch:
+        rows = _in_time(rows)
         sifted = self._folding.expressions.apply(rows.rows)
         pairs = _paired(rows, sifted.rows)
         if not len(pairs.starts):
@@ -114,6 +115,18 @@ class OpenPartials:
         keys = [found.flat[name].combine_chunks() for name in self._folding.layout.key_names]
         records = pairs.records
         return self._limit.refused(names, split_of_record[records], groups, row_hashes(keys), records)
+
+
+def _in_time(rows: Windowed) -> Windowed:
+    """Without the rows that are in no pair."""
+    if rows.members is None:
+        return rows
+    members = rows.members.to_numpy()
+    kept, places = np.unique(members, return_inverse=True)
+    if len(kept) == rows.rows.num_rows:
+        return rows
+    indices = pa.array(kept)
+    return replace(rows, rows=rows.rows.take(indices), times=rows.times.take(indices), members=pa.array(places))
 
 
 def _paired(rows: Windowed, evaluated: pa.RecordBatch) -> _Pairs:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+from pyarrow import types
 
 from streamsvc.records import ROW, Sifted
+from streamsvc.transforms.aggregation.calls import AGGREGATE_COLUMN
 from streamsvc.transforms.engine import Node, SqlProblems, connect, noted
 from streamsvc.transforms.evaluation import Evaluated, Evaluation, sift
 from streamsvc.transforms.functions import Functions
@@ -27,7 +29,11 @@ class _GroupScope(Scope):
             raise ValueError(
                 f"{name} is neither a group nor inside an aggregate: group by it, or write for example max({name})"
             )
-        return super().column(name)
+        try:
+            return super().column(name)
+        except ValueError:
+            known = [column for column in self.columns if not column.startswith(AGGREGATE_COLUMN)]
+            raise ValueError(f"there is no column {name}; there are {', '.join([*known, *self.aliases])}") from None
 
 
 class GroupExpressions:
@@ -61,7 +67,9 @@ class GroupExpressions:
             with noted(problems, "having: "):
                 scope.aliases.update({name.lower(): node for name, node in resolved.items()})
                 condition = scope.resolve(having)
-                Evaluation(connection, groups, {}, condition)
+                [kind] = Evaluation(connection, groups, {"this": condition}).types
+                if not types.is_boolean(kind):
+                    raise ValueError(f"it is of type {kind}: write a comparison")
         if problems:
             raise SqlProblems(problems)
         self._passed = [*kept, *(column_of(node) for node in resolved.values())]

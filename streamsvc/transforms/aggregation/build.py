@@ -1,0 +1,89 @@
+"""``window:`` of a configuration to what it makes of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from streamsvc.config_window import ARRIVAL, EventTime, Window
+from streamsvc.core.windows.event_time import EventTimes
+from streamsvc.transforms.aggregation.aggregation import AggregationRules, WindowAggregation
+from streamsvc.transforms.engine import SqlProblems, noted
+from streamsvc.transforms.sql import SqlTransform
+from streamsvc.transforms.window_sql import read_window_sql
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltWindow:
+    """steps: what the statement filters before windows. window: without ``sql``. times: when rows are."""
+
+    steps: tuple[SqlTransform, ...]
+    window: Window
+    times: EventTimes
+    aggregation: WindowAggregation
+
+
+def build_window(window: Window, schema: pa.Schema) -> BuiltWindow:
+    """``schema``: the columns after all steps, without ``_row``.
+
+    Raises ``SqlProblems``, each of which begins with a path into ``window``: ``aggregate.requests: ...``."""
+    steps: list[SqlTransform] = []
+    with _of_statement(window):
+        if window.sql is not None:
+            statement = read_window_sql(window, schema.names)
+            window = statement.window
+            if statement.where is not None:
+                where = f"SELECT * FROM input WHERE {statement.where}"  # noqa: S608 - is checked as every step
+                steps.append(SqlTransform(where, schema))
+        problems: list[str] = []
+        times = _times(window)
+        with noted(problems, "time: "):
+            times.check(schema)
+        aggregation: WindowAggregation | None = None
+        with noted(problems):
+            aggregation = WindowAggregation(_rules(window), schema)
+        if problems or aggregation is None:
+            raise SqlProblems(problems)
+        return BuiltWindow(tuple(steps), window, times, aggregation)
+
+
+def _times(window: Window) -> EventTimes:
+    match window.time:
+        case EventTime():
+            return EventTimes(window.time.column, window.time.unit)
+        case str() if window.time != ARRIVAL:
+            return EventTimes(window.time)
+    return EventTimes(None)
+
+
+def _rules(window: Window) -> AggregationRules:
+    return AggregationRules(
+        group_by=window.groups,
+        aggregate=window.aggregate,
+        having=window.having,
+        then=[step.sql for step in window.then],
+        max_groups=window.max_groups,
+    )
+
+
+@contextmanager
+def _of_statement(window: Window) -> Iterator[None]:
+    """Problems of a statement are at ``sql``, with the name of the column that they are about."""
+    try:
+        yield
+    except ValueError as error:
+        problems = error.problems if isinstance(error, SqlProblems) else (str(error),)
+        if window.sql is None:
+            raise SqlProblems(problems) from error
+        raise SqlProblems(f"sql: {_unplaced(problem)}" for problem in problems) from error
+
+
+def _unplaced(problem: str) -> str:
+    place, separator, what = problem.partition(": ")
+    part, _, name = place.partition(".")
+    if not separator or part not in {"aggregate", "group_by"}:
+        return problem
+    return f"{name}: {what}"
