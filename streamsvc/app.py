@@ -50,6 +50,7 @@ from streamsvc.sources.kinesis.clients import Clients
 from streamsvc.stores.objects import open_store
 from streamsvc.stores.probe import probe
 from streamsvc.stores.retrying import RetryingStore, StoreHealth
+from streamsvc.transforms.aggregation.build import build_window
 from streamsvc.transforms.engine import noted
 from streamsvc.transforms.placement import Placement
 from streamsvc.transforms.sql import SqlTransform
@@ -143,6 +144,12 @@ def rejects_url(service: Service, name: str, pipeline: Pipeline) -> str:
     return pipeline.rejects.path if pipeline.rejects else f"{service.state.rstrip('/')}/rejects/{name}"
 
 
+def late_url(service: Service, name: str, pipeline: Pipeline) -> str:
+    """Late rows of a windowed pipeline are always kept: beside the log, if nowhere else is configured."""
+    late = pipeline.window.late if pipeline.window else None
+    return late.path if late else f"{service.state.rstrip('/')}/late/{name}"
+
+
 def build_recipe(rules: Rules, stores: OpenStore, memory_bytes: int, *, max_partitions: int = UNLIMITED) -> Recipe:
     """What one configuration, today's or a stored one, makes of records.
 
@@ -160,6 +167,11 @@ def build_recipe(rules: Rules, stores: OpenStore, memory_bytes: int, *, max_part
         with _refusing(f"transform.{number}.sql: "):
             transforms.append(SqlTransform(step.sql, schema))
         schema = transforms[-1].schema
+    if rules.window is not None:
+        with _refusing("window."):
+            built = build_window(rules.window, schema)
+        transforms += built.steps
+        schema = built.aggregation.schema
     options = rules.sink.model_copy(update={"max_partitions": max_partitions})
     sink = _sink(options, schema, stores(rules.sink.path, "sink"), memory_bytes // 8)
     return Recipe(
@@ -213,7 +225,7 @@ def _problems_of(service: Service, name: str, pipeline: Pipeline) -> list[str]:
         return []
     try:
         build_recipe(
-            Rules.of(pipeline, rejects_url(service, name, pipeline)),
+            Rules.of(pipeline, rejects_url(service, name, pipeline), late_url(service, name, pipeline)),
             lambda url, _: open_store(url, service.aws),
             service.memory,
         )
@@ -238,6 +250,8 @@ def conflicts(service: Service) -> list[tuple[config_file.Place, str]]:
         prefixes.append((("pipelines", name, "sink", "path"), pipeline.sink.path))
         if pipeline.rejects:
             prefixes.append((("pipelines", name, "rejects", "path"), pipeline.rejects.path))
+        if pipeline.window and pipeline.window.late:
+            prefixes.append((("pipelines", name, "window", "late", "path"), pipeline.window.late.path))
     for number, (place, url) in enumerate(prefixes):
         for other_place, other in prefixes[:number]:
             a, b = f"{url.rstrip('/')}/", f"{other.rstrip('/')}/"
@@ -383,7 +397,7 @@ async def _open_pipeline(
         log,
         recipe,
         _finisher(service, name, source, log, stores, observer),
-        Policy(options.sink.buffer.size, options.sink.buffer.interval, until_end=spec.until_end),
+        Policy(options.sink.buffer.size, options.commit_interval, until_end=spec.until_end),
         budget,
         observer,
     )
@@ -392,7 +406,7 @@ async def _open_pipeline(
 async def _rules(service: Service, name: str, state: ObjectStore) -> Rules:
     """The rules of a pipeline; with ``schema: infer``, under the columns that the first worker inferred."""
     pipeline = service.pipelines[name]
-    rules = Rules.of(pipeline, rejects_url(service, name, pipeline))
+    rules = Rules.of(pipeline, rejects_url(service, name, pipeline), late_url(service, name, pipeline))
     if not needs_sample(pipeline.decode):
         return rules
     decode = await _known_columns(pipeline.decode, state)
