@@ -153,6 +153,25 @@ def decode(
 
 
 @app.command()
+def put(
+    source: Annotated[str, typer.Argument(help="A file, or - for standard input.", show_default=False)],
+    stream: Annotated[str, typer.Option(help="The Kinesis stream.")],
+    *,
+    kpl: Annotated[bool, typer.Option("--kpl", help="Pack records as the Kinesis Producer Library does.")] = False,
+    region: Annotated[str | None, typer.Option(help="Else the environment's, or the profile's.")] = None,
+    endpoint_url: Annotated[str | None, typer.Option(help="Of an emulator: http://127.0.0.1:4567.")] = None,
+    partition_key: Annotated[str | None, typer.Option(help="One for every record, instead of random ones.")] = None,
+    key_column: Annotated[str | None, typer.Option(help="A column from 1 between blanks, or a name in JSON.")] = None,
+) -> None:
+    """Lines into a Kinesis stream, one record a line, until every one of them is stored."""
+    from streamsvc.commands.put import Destination
+    from streamsvc.commands.put import put as command
+
+    destination = Destination(stream, region, endpoint_url, aggregate=kpl)
+    raise typer.Exit(command(source, destination, partition_key, key_column))
+
+
+@app.command()
 def demo(
     *,
     seconds: Annotated[int, typer.Option(min=1, help="How long logs are produced.")] = 20,
