@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from streamsvc.contracts import Source
 from streamsvc.core.segments import Losses, Plan
@@ -14,39 +14,61 @@ from streamsvc.records import ObjectInfo, Position, Ranges, Split
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.segment import OpenSegment, Recipe, publish
 
+Build: TypeAlias = Callable[[dict[str, Any]], Recipe]
+"""A stored configuration to its recipe, without a limit on partitions: what was planned was cut to it."""
+
+
+async def recipe_of(plan: Plan, log: SegmentLog, build: Build) -> Recipe:
+    """The recipe that the plan was made under. Raises ``ForeignVersion``."""
+    recipe = build(await log.config(plan.config))
+    if recipe.decoder.version != plan.decode_version:
+        raise ForeignVersion(
+            "a pending segment was decoded by another version of the decoder",
+            hint="Run the version of streamsvc that planned it until it is committed, then this one.",
+            segment=plan.segment,
+            planned_version=plan.decode_version,
+            our_version=recipe.decoder.version,
+        )
+    return recipe
+
 
 class Finisher:
-    """``build`` makes a recipe from a stored configuration, without a limit on partitions: the ranges of a plan
-    were cut to it when they were planned."""
+    """``hold`` is told how many bytes the segments take that are being finished."""
 
-    def __init__(
-        self, source: Source, log: SegmentLog, build: Callable[[dict[str, Any]], Recipe], observer: Observer
-    ) -> None:
+    hold: Callable[[int], None] = staticmethod(lambda _: None)
+
+    def __init__(self, source: Source, log: SegmentLog, build: Build, observer: Observer) -> None:
         self._source = source
         self._log = log
         self._build = build
         self._observer = observer
+        self._held: dict[str, int] = {}
 
     async def __call__(self, plan: Plan) -> list[ObjectInfo]:
         """Read every range of the plan again, decode it as the plan's configuration says, and publish.
 
         Raises ``ForeignVersion`` and ``PositionLost``. Cancelling leaves the segment to the next who recovers.
         """
-        recipe = self._build(await self._log.config(plan.config))
-        if recipe.decoder.version != plan.decode_version:
-            raise ForeignVersion(
-                "a pending segment was decoded by another version of the decoder",
-                hint="Run the version of streamsvc that planned it until it is committed, then this one.",
-                segment=plan.segment,
-                planned_version=plan.decode_version,
-                our_version=recipe.decoder.version,
-            )
+        try:
+            return await self._finish(plan)
+        finally:
+            self._holds(plan.segment, 0)
+
+    def _holds(self, segment: str, nbytes: int) -> None:
+        self._held[segment] = nbytes
+        self.hold(sum(self._held.values()))
+        if not nbytes:
+            del self._held[segment]
+
+    async def _finish(self, plan: Plan) -> list[ObjectInfo]:
+        recipe = await recipe_of(plan, self._log, self._build)
         self._observer.finishing(plan)
         segment = OpenSegment(recipe)
         ranges = {split: (range_.cursor.position, range_.to) for split, range_ in plan.ranges.items()}
         async for batch in self._source.read_range(ranges):
             if await asyncio.to_thread(segment.add, batch) is not None:
                 raise LogCorrupt("a planned segment does not fit its configuration", segment=plan.segment)
+            self._holds(plan.segment, segment.memory_bytes)
         self._check(plan, segment, ranges)
         return await publish(recipe, await asyncio.to_thread(segment.close, plan.segment))
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import TypeAlias
 
@@ -104,6 +105,8 @@ class Pipeline:
         self._budget = budget
         self._observer = observer
         self._pressure = budget.register(self._name)
+        budget.register(finishing := f"{self._name}: finishing")
+        finisher.hold = partial(budget.hold, finishing)
         self._mailbox: asyncio.Queue[Event] = asyncio.Queue()
         self._credit = asyncio.Semaphore(2)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix=f"{self._name}-columns")

@@ -11,15 +11,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pyarrow as pa
 
 from streamsvc.contracts import ObjectStore, OpenObjects
 from streamsvc.core.segments import Cursor, Outcome, Plan, Range
-from streamsvc.errors import ForeignVersion, LogCorrupt
+from streamsvc.errors import LogCorrupt
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ROW, Batch, DataObject, ObjectInfo, Span, Split
+from streamsvc.runtime.finishing import Build, recipe_of
 from streamsvc.runtime.landing import Identity
 from streamsvc.runtime.segment import Recipe
 
@@ -66,7 +67,7 @@ class Replay:
         identity: Identity,
         log: SegmentLog,
         recipe: Recipe,
-        build: Callable[[dict[str, Any]], Recipe],
+        build: Build,
         rejects: ObjectStore,
         read_rejects: ReadRejects,
     ) -> None:
@@ -127,15 +128,7 @@ class Replay:
         return await recipe.sink.publish(objects)
 
     async def _finish(self, plan: Plan) -> list[ObjectInfo]:
-        recipe = self._build(await self._log.config(plan.config))
-        if recipe.decoder.version != plan.decode_version:
-            raise ForeignVersion(
-                "an unfinished replay was decoded by another version of the decoder",
-                hint="Replay once more with the version that began it, then with this one.",
-                segment=plan.segment,
-                planned_version=plan.decode_version,
-                our_version=recipe.decoder.version,
-            )
+        recipe = await recipe_of(plan, self._log, self._build)
         passed = _Passed(recipe.sink.open())
         for split, numbers in plan.landed.items():
             table = await self._records(split)

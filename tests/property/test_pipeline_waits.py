@@ -59,16 +59,16 @@ async def test_a_worker_for_which_no_split_is_left_is_ready() -> None:
 
 
 class Shut(World):
-    """While ``shut``, no call of its stores is answered."""
+    """No call of the stores under the prefixes ``shut`` is answered."""
 
-    shut = False
+    shut: frozenset[str] = frozenset()
 
     def store(self, prefix: str) -> ObjectStore:
-        return FaultyStore(super().store(prefix), self._faults())
+        return FaultyStore(super().store(prefix), self._faults(prefix))
 
-    def _faults(self) -> Iterator[StoreFault | None]:
+    def _faults(self, prefix: str) -> Iterator[StoreFault | None]:
         while True:
-            yield StoreFault.HANG if self.shut else None
+            yield StoreFault.HANG if prefix in self.shut else None
 
 
 async def test_memory_that_another_holds_for_long_keeps_nothing_from_landing_nor_from_stopping() -> None:
@@ -80,7 +80,7 @@ async def test_memory_that_another_holds_for_long_keeps_nothing_from_landing_nor
     worker = modest.worker(memory=budget, interval_s=0.3)
     tasks = [asyncio.create_task(each.run()) for each in (hoarder, worker)]
     await until(lambda: len(hoarder.pipeline.splits.reached) == len(worker.pipeline.splits.reached) == len(SPLITS))
-    greedy.shut = True
+    greedy.shut = frozenset({"state", "lake"})
     greedy.produce(500)
     await until(lambda: (status := hoarder.pipeline.open_segment()) is not None and status["records"] == 500)
     budget.limit_bytes = budget.held_bytes + largest_batch
@@ -92,3 +92,25 @@ async def test_memory_that_another_holds_for_long_keeps_nothing_from_landing_nor
     await asyncio.wait_for(tasks[1], 10)
     tasks[0].cancel()
     await asyncio.wait(tasks)
+
+
+async def test_a_segment_that_is_finished_for_another_counts_as_memory() -> None:
+    world = Shut(4)
+    world.shut = frozenset({"lake"})
+    world.produce(300)
+    planner = world.worker()
+    running = asyncio.create_task(planner.run())
+    async with asyncio.timeout(20):
+        while not all(standing.pending for standing in (await planner.log.standings(SPLITS)).values()):
+            await asyncio.sleep(0.005)
+    running.cancel()
+    await asyncio.wait([running])
+
+    budget = MemoryBudget(1 << 20)
+    finisher = world.worker(memory=budget)
+    running = asyncio.create_task(finisher.run())
+    await until(lambda: budget.held_bytes > 0)
+    assert finisher.observer.records_read == 0
+    running.cancel()
+    await asyncio.wait([running])
+    await until(lambda: budget.held_bytes == 0)
