@@ -4,13 +4,15 @@ Blocks of records are read by Arrow's JSON reader with an explicit schema (0.8 u
 block, smaller ones, in the end one record at a time (``json_exact``, 4 us). What becomes of a record does not depend
 on its neighbours, so the reader's verdict is taken only where it is ``json_exact``'s too. Its sharp edges, all met
 here: two documents in one value are two rows, which moves the rows after them; ``null`` alone ends the process; ``NaN``
-is a number; a decimal may have more digits than its type; other documents than objects fail their whole block.
+is a number; a decimal may have more digits than its type, is another number where it does not fit in 38 digits with
+its scale, and with an exponent may be another one or end the process (apache/arrow, ``Decimal128::Rescale`` looks up
+powers of ten without looking whether there are so many); other documents than objects fail their whole block.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
@@ -19,7 +21,7 @@ from pyarrow import json
 
 from streamsvc.decoders.cutting import joined
 from streamsvc.decoders.json_exact import EXTRA, STRING, ExactReader
-from streamsvc.decoders.json_types import ColumnType, arrow_type, is_plain, wire_type
+from streamsvc.decoders.json_types import ColumnType, arrow_type, decimal_scales, is_plain, wire_type
 from streamsvc.decoders.json_values import finish
 from streamsvc.decoders.sifting import Fault, Records, combined, leave_out, screen, sift
 from streamsvc.records import Sifted
@@ -33,6 +35,8 @@ _BLOCK_BYTES = 64 * 1024
 _MOST_BYTES = 2**30
 _WHITESPACE = " \t\r\n"
 _SECOND_DOCUMENT = r"\}[ \t\r\n]*[^ \t\r\n,\]\}]"
+_EXPONENT = r"[:,\[\s\"+-][0-9.]+[eE][+-]?[0-9]+[\",\]}\s]"
+_ESCAPED_DIGIT = r"\\u00(?:3[0-9]|[46]5|2[bBdDeE])"
 _NESTING = re.compile(STRING + rb"|[\[{]|[\]}]", re.DOTALL)
 
 _Columns: TypeAlias = list[pa.Array]
@@ -50,7 +54,7 @@ class JsonDecoder:
     numbers for ``timestamp(s|ms|us)``. More than six decimals of a second are a reject: they would be lost.
     """
 
-    version = 1
+    version = 2
 
     def __init__(self, schema: Mapping[str, ColumnType], on_new_field: Literal["ignore", "keep"] = "ignore") -> None:
         self._types = dict(schema)
@@ -60,6 +64,7 @@ class JsonDecoder:
         self._all_exact = ExactReader(schema, list(schema), extra=self._keeps)
         self._loose_exact = ExactReader(schema, loose, extra=self._keeps) if loose or self._keeps else None
         self._extra_only = self._keeps and not loose
+        self._risky_numbers = _risky_numbers([column for name, column in schema.items() if name not in loose])
         extra = [(EXTRA, pa.string())] if self._keeps else []
         self._wire = pa.schema([*((name, wire_type(column)) for name, column in schema.items()), *extra])
         self._schema = pa.schema([*((name, arrow_type(column)) for name, column in schema.items()), *extra])
@@ -73,10 +78,15 @@ class JsonDecoder:
         deep = _too_deep(texts)
         texts, records = leave_out([texts], list(deep))[0], records.without(deep)
         texts = _trimmed(texts)
-        odd = pc.indices_nonzero(pc.invert(_is_one_object(texts))).to_pylist()
+        odd = pc.indices_nonzero(pc.invert(self._is_for_arrow(texts))).to_pylist()
         odd_texts, odd_records = texts.take(pa.array(odd, pa.int64())), records.only(odd)
         sifted = self._sift(records.leave(odd), *self._read(leave_out([texts], odd)[0]))
         return combined(sifted, self._sift(odd_records, *self._one_by_one(odd_texts))) if odd else sifted
+
+    def _is_for_arrow(self, texts: pa.Array) -> pa.Array:
+        if self._risky_numbers is None:
+            return _is_one_object(texts)
+        return pc.and_not(_is_one_object(texts), pc.match_substring_regex(texts, self._risky_numbers))
 
     def _sift(self, records: Records, columns: _Columns, faults: _Faults) -> Sifted:
         finished = []
@@ -153,6 +163,12 @@ class JsonDecoder:
     def _one_by_one(self, texts: pa.Array) -> tuple[_Columns, _Faults]:
         columns, faults = self._all_exact.read(texts.cast(pa.binary()).to_pylist())
         return [pa.array(columns[field.name], field.type) for field in self._wire], faults
+
+
+def _risky_numbers(columns: Sequence[ColumnType]) -> str | None:
+    """A pattern for what may be a number, also one in a text, of which Arrow might make another decimal."""
+    scales = [scale for column in columns for scale in decimal_scales(column)]
+    return f"{_EXPONENT}|{_ESCAPED_DIGIT}|[0-9]{{{39 - max(scales)}}}" if scales else None
 
 
 def _rows_within(texts: pa.Array, size: int) -> int:

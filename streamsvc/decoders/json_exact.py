@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Context, Decimal
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any, TypeAlias
 
 import orjson
@@ -140,7 +140,7 @@ class ExactReader:
 
 def _parse_as_written(record: bytes) -> Any:
     """Numbers without loss, and which keys came twice."""
-    return json.loads(record, parse_float=Decimal, parse_int=_integer, object_pairs_hook=_members)
+    return json.loads(record, parse_float=_fraction, parse_int=_integer, object_pairs_hook=_members)
 
 
 def _parse_non_finite(record: bytes, error: orjson.JSONDecodeError) -> Any:
@@ -163,6 +163,13 @@ def _python_constant(found: re.Match[bytes]) -> bytes:
     if token.endswith(b"NaN"):
         return b"NaN"
     return b"-Infinity" if token.startswith(b"-") else b"Infinity"
+
+
+def _fraction(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise _Mismatch(f"number {excerpt(text)} has an exponent that nothing can hold", MALFORMED) from None
 
 
 def _integer(text: str) -> int | Decimal:
@@ -265,7 +272,10 @@ def _decimal_reader(column: DecimalType) -> _Read:
     def read(value: Any) -> Decimal:
         if type(value) not in {int, str, Decimal} or (type(value) is str and not _NUMBER.fullmatch(value)):
             raise _wrong(value, column)
-        number = Decimal(value)
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            raise _wrong(value, column) from None
         _, digits, exponent = number.as_tuple()
         excess = -column.scale - int(exponent)
         if not -limit < number < limit or (excess > 0 and any(digits[-excess:])):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -145,13 +145,20 @@ def is_plain(column: ColumnType) -> bool:
     return column != JSON_TEXT
 
 
-def holds_decimal(column: ColumnType) -> bool:
+def decimal_scales(column: ColumnType) -> Iterator[int]:
+    """Of all decimals in it."""
     match column:
         case ListType(item) | MapType(item):
-            return holds_decimal(item)
+            yield from decimal_scales(item)
         case StructType(fields):
-            return any(holds_decimal(item) for _, item in fields)
-    return isinstance(column, DecimalType)
+            for _, item in fields:
+                yield from decimal_scales(item)
+        case DecimalType(_, scale):
+            yield scale
+
+
+def holds_decimal(column: ColumnType) -> bool:
+    return any(True for _ in decimal_scales(column))
 
 
 def _field_name(name: str) -> str:

@@ -120,6 +120,17 @@ def test_values(column_type: str, literal: str, value: Any) -> None:
         ("decimal(6,2)", "1.234", "x: number 1.234 is not decimal(6,2)"),
         ("decimal(6,2)", "12345", "x: '12345.00' is not decimal(6,2)"),
         ("decimal(6,2)", '"1,5"', "x: text '1,5' is not decimal(6,2)"),
+        ("decimal(38,10)", "1e-49", "x: number 1E-49 is not decimal(38,10)"),
+        ("decimal(38,10)", "1e30", "x: number 1E+30 is not decimal(38,10)"),
+        ("decimal(38,10)", "1e-999999999", "x: number 1E-999999999 is not decimal(38,10)"),
+        ("decimal(38,10)", "1" + "0" * 30, f"x: number 1{'0' * 30} is not decimal(38,10)"),
+        (
+            "decimal(38,30)",
+            "34028236692093846346337460744.5",
+            "x: number 34028236692093846346337460744.5 is not decimal(38,30)",
+        ),
+        ("decimal(38,30)", '"1\\u0065-49"', "x: text '1e-49' is not decimal(38,30)"),
+        ("decimal(6,2)", '"1e99999999999999999999"', "x: text '1e99999999999999999999' is not decimal(6,2)"),
         ("list<int64>", '[1,"a"]', "x[1]: text 'a' is not int64"),
         ("list<int64>", "1", "x: number 1 is not list<int64>"),
         ("struct<a: struct<b: list<bool>>>", '{"a":{"b":[true,0]}}', "x.a.b[1]: number 0 is not bool"),
@@ -129,6 +140,11 @@ def test_values(column_type: str, literal: str, value: Any) -> None:
 )
 def test_a_wrong_type_is_a_reject_never_a_guess(column_type: str, literal: str, error: str) -> None:
     assert one(column_type, literal) == ("type", error)
+
+
+def test_an_exponent_that_nothing_can_hold() -> None:
+    error = "number '0e99999999999999999999' has an exponent that nothing can hold"
+    assert one("decimal(6,2)", "0e99999999999999999999") == ("malformed", error)
 
 
 @pytest.mark.parametrize(
