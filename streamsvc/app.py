@@ -44,6 +44,7 @@ from streamsvc.sinks.kinesis.aggregating import AggregatingWriter
 from streamsvc.sinks.kinesis.writer import KinesisWriter
 from streamsvc.sinks.objects import ObjectSink
 from streamsvc.sinks.rejects import RejectObjects, read_rejects
+from streamsvc.sources import build as sources
 from streamsvc.sources.build import Reader, first_position, member, onlooker
 from streamsvc.sources.kinesis import failures
 from streamsvc.sources.kinesis.clients import Clients
@@ -285,6 +286,12 @@ def selected(service: Service, pipeline: str | None) -> list[str]:
     if pipeline not in service.pipelines:
         raise ConfigError([f"no pipeline {pipeline!r}; there are: {', '.join(service.pipelines)}"])
     return [pipeline]
+
+
+def check_installed(service: Service, pipeline: str | None) -> None:
+    """Raises ``ConfigError``: there is no such pipeline, or what it needs is not on this machine."""
+    for name in selected(service, pipeline):
+        sources.check_installed(service.pipelines[name].source)
 
 
 def _queue_bytes(service: Service, spec: WorkerSpec) -> int:

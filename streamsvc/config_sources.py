@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from streamsvc.config_types import Model, Seconds, Secret
+from streamsvc.config_types import ByteSize, Model, Seconds, Secret
+from streamsvc.core import kcl_properties
 from streamsvc.core.kafka_client import reason_to_refuse
 
 KafkaTopic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
@@ -105,6 +106,23 @@ class Kpl(Model):
     )
 
 
+class Kcl(Model):
+    """The JVM of ``engine: kcl``, one for each worker and stream. Its memory is not part of ``memory``."""
+
+    heap: ByteSize = Field(default=512 * 1024 * 1024, description="At most.")
+    properties: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="More settings of the KCL, by its names; those that are ours are refused."
+    )
+
+    @model_validator(mode="after")
+    def _leaves_our_properties_alone(self) -> Self:
+        for name in self.properties:
+            reason = kcl_properties.reason_to_refuse(name)
+            if reason is not None:
+                raise ValueError(f"`properties` may not set {name}: {reason}")
+        return self
+
+
 class KinesisSource(Model):
     """Records of a Kinesis data stream. Either `stream` or `stream_arn` names it."""
 
@@ -142,6 +160,7 @@ class KinesisSource(Model):
     engine: Literal["native", "kcl"] = Field(
         default="native", description="kcl reads through Amazon's KCL (Java 17, and `pip install streamsvc[kcl]`)."
     )
+    kcl: Kcl = Field(default=Kcl(), description="For `engine: kcl`.")
 
     @property
     def name(self) -> str:
@@ -162,6 +181,14 @@ class KinesisSource(Model):
                 raise ValueError("`engine: kcl` shares shards by its own leases: leave out `leases: none`")
             if self.start == "committed":
                 raise ValueError("`start: committed` reads the lease table of a KCL: leave out `leases: none`")
+        return self
+
+    @model_validator(mode="after")
+    def _suits_its_engine(self) -> Self:
+        if self.engine == "native" and self.kcl != Kcl():
+            raise ValueError("`kcl` is for `engine: kcl`")
+        if self.engine == "kcl" and self.kpl != Kpl():
+            raise ValueError("`engine: kcl` always unpacks what the KPL packed, by the KCL's rules: leave out `kpl`")
         return self
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import orjson
 import structlog
 
-from streamsvc.app import WorkerSpec, load, new_worker, selected, worker_count
+from streamsvc.app import WorkerSpec, check_installed, load, new_worker, worker_count
 from streamsvc.config import Service
 from streamsvc.errors import ConfigError, StreamsvcError
 from streamsvc.ops import logs
@@ -37,7 +37,7 @@ log = structlog.get_logger("streamsvc")
 def run(file: Path, pipeline: str | None, *, until_end: bool, fail_on_rejects: bool, summary: Path | None) -> int:
     """Answers the exit code. Raises ``ConfigError``, and what is ``Fatal``."""
     service = load(file)
-    selected(service, pipeline)
+    check_installed(service, pipeline)
     _check_writable(summary)
     logs.configure()
     count = worker_count(service)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from streamsvc.config import Aws
 from streamsvc.config_sources import KinesisSource as KinesisOptions
 from streamsvc.config_sources import Source as Options
+from streamsvc.config_sources import application_name, lease_table
 from streamsvc.contracts import Inspectable, Source
 from streamsvc.core.kinesis_positions import BEGINNING
 from streamsvc.core.offsets import position_of
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import Position
 from streamsvc.sources.kafka.source import KafkaSource
+from streamsvc.sources.kinesis.kcl.settings import command_line, find_runtime, settings_for
+from streamsvc.sources.kinesis.kcl.source import KclSource
 from streamsvc.sources.kinesis.source import KinesisSource
 
 
@@ -63,8 +66,20 @@ def _kafka(options: Options, reader: Reader, *, joins: bool) -> KafkaSource:
     )
 
 
+def check_installed(options: Options) -> None:
+    """Raises ``ConfigError``: the engine of the source is not on this machine."""
+    if options.kinesis is not None and options.kinesis.engine == "kcl":
+        find_runtime()
+
+
 def _kinesis(options: KinesisOptions, reader: Reader) -> Source:
-    return _native(options, reader, joins=True)
+    if options.engine == "native":
+        return _native(options, reader, joins=True)
+    table = lease_table(reader.service, reader.pipeline, options)
+    application = application_name(reader.service, reader.pipeline, options)
+    settings = settings_for(options, reader.aws, application, table, reader.instance)
+    stream = _native(options, reader, joins=False)
+    return KclSource(stream, settings, command_line(find_runtime(), settings), queue_bytes=reader.queue_bytes)
 
 
 def _native(options: KinesisOptions, reader: Reader, *, joins: bool) -> KinesisSource:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from streamsvc.core.kinesis_positions import FromTime, parse_position, position_after, position_before
+from streamsvc.core.kinesis_positions import FromTime, parse_position, position_after, position_before, positions_before
 from streamsvc.records import METADATA, Batch, Position, Span, Split
 from streamsvc.sources.kinesis.kcl.protocol import Record
 
@@ -35,32 +35,20 @@ def records_from(position: Position, records: Sequence[Record]) -> Sequence[Reco
 
 
 def batch_of(split: Split, first: Position, records: Sequence[Record]) -> Batch:
-    """From a boundary on, the records behind it. Kinesis knows no headers and no tombstones."""
+    """From a boundary on, the records behind it, as the native engine makes them."""
     values = pa.array([record.data or b"" for record in records], pa.binary())
-    keys = pa.array([(record.partition_key or "").encode() for record in records], pa.binary())
-    times = pa.array([record.approximate_arrival_timestamp for record in records], METADATA["_timestamp"])
+    sequences = pa.array([record.sequence_number for record in records], pa.string())
+    subs = pa.array([record.sub_sequence_number or 0 for record in records], pa.int64())
+    offsets = positions_before(sequences, subs)
+    keys = [(record.partition_key or "").encode() or None for record in records]
+    times = [record.approximate_arrival_timestamp for record in records]
     return Batch(
         spans=(Span(split, len(records), first, after(records[-1])),),
         values=values,
-        offsets=pa.array([before(record) for record in records], pa.string()),
-        position_text=lambda offsets: offsets,
-        arrivals=lambda: times,
-        keys=lambda: keys,
+        offsets=offsets,
+        position_text=lambda positions: positions,
+        arrivals=lambda: pa.array(times, METADATA["_timestamp"]),
+        keys=lambda: pa.array(keys, METADATA["_key"]),
         headers=lambda: pa.nulls(len(records), METADATA["_headers"]),
-        nbytes=2 * values.nbytes + keys.nbytes + _RECORD_BYTES * len(records),
-    )
-
-
-def end_of(split: Split, first: Position, end: Position) -> Batch:
-    """The position moves to the end of a shard; no record comes."""
-    nothing = pa.array([], pa.binary())
-    return Batch(
-        spans=(Span(split, 0, first, end),),
-        values=nothing,
-        offsets=pa.array([], pa.string()),
-        position_text=lambda offsets: offsets,
-        arrivals=lambda: pa.array([], METADATA["_timestamp"]),
-        keys=lambda: nothing,
-        headers=lambda: pa.array([], METADATA["_headers"]),
-        nbytes=0,
+        nbytes=2 * values.nbytes + offsets.nbytes + _RECORD_BYTES * len(records),
     )

@@ -8,39 +8,17 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final
 
+from streamsvc.config import Aws
+from streamsvc.config_sources import KinesisSource
 from streamsvc.errors import ConfigError
 from streamsvc.sources.kinesis.kcl import child, launch
 
 HANDOFF_S = 30.0
 """How long the KCL waits for a shard that it wants to give away (``gracefulLeaseHandoffTimeoutMillis``)."""
-
-OURS: Final = MappingProxyType(
-    {
-        "executableName": "it starts the bridge",
-        "applicationName": "it is `application`",
-        "tableName": "it is `lease_table`",
-        "retrievalMode": "it is `retrieval`",
-        "streamName": "it is `stream`",
-        "streamArn": "it is `stream`",
-        "workerId": "each worker has its own",
-        "workerIdentifier": "each worker has its own",
-        "regionName": "it is `aws.region`",
-        "initialPositionInStream": "it is `start`",
-        "initialPositionInStreamExtended": "it is `start`",
-        "callProcessRecordsEvenForEmptyRecordList": "checkpoints wait for it",
-        "timeoutInSeconds": "it would end the daemon while the store is slow",
-        "failoverTimeMillis": "it is `failover`",
-        "gracefulLeaseHandoffTimeoutMillis": "the bridge counts on its value",
-        "shutdownGraceMillis": "the bridge counts on its value",
-    }
-)
-"""Properties of the KCL that a configuration may not set, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +27,7 @@ class DaemonSettings:
     endpoints:         service (``kinesis``, ``dynamodb``, ``cloudwatch``) to address, where it is not AWS's own
     credentials:       environment variables; empty: the SDK's default chain
     role_arn:          a role to assume with them
-    heap:              ``-Xmx`` of the JVM
+    heap_bytes:        of the JVM
     properties:        more of the KCL's own
     """
 
@@ -64,7 +42,7 @@ class DaemonSettings:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     credentials: Mapping[str, str] = field(default_factory=dict)
     role_arn: str | None = None
-    heap: str = "512m"
+    heap_bytes: int = 512 * 1024 * 1024
     retrieval: str = "polling"
     properties: Mapping[str, str] = field(default_factory=dict)
 
@@ -80,7 +58,8 @@ class DaemonSettings:
             # Our own metrics say the same; CloudWatch's cost money. `properties` turns them on.
             "metricsLevel": "NONE",
             "maxRecords": "5000",
-            "idleTimeBetweenReadsInMillis": "1000",
+            # How long it waits after it has made its table; its default of a minute is for fleets.
+            "shardSyncIntervalMillis": "5000",
             **self.properties,
             "executableName": "/bin/sh child.sh",
             "applicationName": self.application,
@@ -97,6 +76,51 @@ class DaemonSettings:
             **start,
             **{_ENDPOINTS[service]: address for service, address in self.endpoints.items()},
         }
+
+
+def settings_for(options: KinesisSource, aws: Aws, application: str, table: str, worker: str) -> DaemonSettings:
+    """What the configuration says. Raises ``ConfigError``: a region is needed."""
+    region = options.stream_arn.split(":")[3] if options.stream_arn else aws.region or os.environ.get("AWS_REGION")
+    if region is None:
+        raise ConfigError(["engine kcl needs `aws.region`, or AWS_REGION in the environment"])
+    keys = {
+        "AWS_ACCESS_KEY_ID": aws.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": aws.secret_access_key,
+        "AWS_SESSION_TOKEN": aws.session_token,
+    }
+    credentials = {name: secret.get_secret_value() for name, secret in keys.items() if secret is not None}
+    endpoints = {"kinesis": aws.endpoints.kinesis, "dynamodb": aws.endpoints.dynamodb}
+    return DaemonSettings(
+        stream=options.stream_arn or options.name,
+        application=application,
+        table=table,
+        worker=worker,
+        region=region,
+        start=_start(options.start),
+        retrieval=options.retrieval,
+        failover_s=options.failover,
+        endpoints={service: address for service, address in endpoints.items() if address is not None},
+        credentials=credentials | ({"AWS_PROFILE": aws.profile} if aws.profile else {}),
+        role_arn=aws.role_arn,
+        heap_bytes=options.kcl.heap,
+        properties={name: _text(value) for name, value in options.kcl.properties.items()}
+        | ({"fanoutConfig.consumerName": options.consumer_name} if options.consumer_name else {}),
+    )
+
+
+def _text(value: str | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _start(start: str) -> datetime | None:
+    """Where a KCL without a row begins: never behind the pipeline's place. What comes from before that is skipped."""
+    match start:
+        case "trim_horizon" | "committed":
+            return None
+        case "latest":
+            return datetime.now(UTC) - timedelta(minutes=1)
+        case moment:
+            return datetime.fromisoformat(moment)
 
 
 _ENDPOINTS = {
@@ -151,7 +175,7 @@ def command_line(runtime: Runtime, settings: DaemonSettings) -> list[str]:
     characters; with ``ExitOnOutOfMemoryError`` a JVM without memory ends instead of standing still."""
     java = [
         runtime.java,
-        f"-Xmx{settings.heap}",
+        f"-Xmx{settings.heap_bytes // 1024}k",
         "-XX:+ExitOnOutOfMemoryError",
         "-Dfile.encoding=UTF-8",
         "-cp",

@@ -27,8 +27,9 @@ from streamsvc.core.kinesis_positions import (
 )
 from streamsvc.errors import SourceUnavailable
 from streamsvc.records import Batch, Position, Split
+from streamsvc.sources.kinesis.columns import moved
 from streamsvc.sources.kinesis.kcl.bridge import Bridge
-from streamsvc.sources.kinesis.kcl.columns import after, batch_of, before, end_of, records_from
+from streamsvc.sources.kinesis.kcl.columns import after, batch_of, before, records_from
 from streamsvc.sources.kinesis.kcl.connection import Connection
 from streamsvc.sources.kinesis.kcl.protocol import (
     CHECKPOINT_AT_END,
@@ -181,7 +182,7 @@ class Shard:
         while await self._until(lambda: self.at is not None):
             if not await self._join(()) or self.at is None:
                 continue
-            if self.at == END or await self._put(end_of(self.split, self.at, END)):
+            if self.at == END or await self._put(moved(self.split, self.at, END)):
                 break
         await self._until(self._has_landed_end)
         while self._has_landed_end() and not self._is_fenced:

@@ -111,6 +111,11 @@ class KclSource:
     def first_position(self) -> Position:
         return BEGINNING
 
+    @property
+    def daemon_pid(self) -> int | None:
+        """``None`` while it is not running."""
+        return self._daemon.pid
+
     async def assignments(self) -> AsyncIterator[SplitEvent]:
         while True:
             event = self._failure or await self._bridge.events.get()
