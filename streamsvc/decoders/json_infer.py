@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from streamsvc.decoders.json_types import JSON_TEXT, ColumnType, ListType, Scala
 from streamsvc.decoders.timestamps import ISO_DATE, ISO_TIMESTAMP, dates_from_iso, from_iso
 from streamsvc.records import METADATA, ROW
 
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _DEEPEST = 8
 _MOST_FIELDS = 64
 _EXACT_IN_FLOAT64 = 2**53
@@ -26,9 +28,9 @@ def infer_schema(sample: pa.Array) -> dict[str, str]:
     sample: binary, nulls allowed; records that are no JSON objects are passed over
 
     Integers are ``int64``, with decimals among them ``float64``; text is ``timestamp`` or ``date`` if all of it is,
-    else ``string``. What is of several kinds, null or empty throughout, nested too deep or of too many fields (more
-    likely a map) is ``json``, which takes anything. Fields with names that are used inside, or that differ only in
-    case from one before, are left to ``on_new_field``. Raises ValueError: no record is an object.
+    else ``string``. What is of several kinds, an integer beyond 64 bits, null or empty throughout, nested too deep or
+    of too many fields (more likely a map) is ``json``, which takes anything. Fields with names that are used inside, or
+    that differ only in case from one before, are left to ``on_new_field``. Raises ValueError: no record is an object.
     """
     objects = [record for record in map(_record, sample.to_pylist()) if record is not None]
     if not objects:
@@ -47,9 +49,21 @@ def infer_schema(sample: pa.Array) -> dict[str, str]:
 def _record(value: bytes | None) -> dict[str, Any] | None:
     try:
         record = orjson.loads(value) if value is not None else None
-    except orjson.JSONDecodeError:
+        if value is not None and _LONG_NUMBER.search(value):
+            record = json.loads(value, parse_int=_integer)
+    except (orjson.JSONDecodeError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _integer(text: str) -> int | _TooLarge:
+    """orjson answers a float for what is beyond 64 bits, and its last digits are lost."""
+    number = int(text)
+    return number if -(2**63) <= number < 2**64 else _TooLarge()
+
+
+class _TooLarge:
+    """An integer that no column type holds."""
 
 
 def _by_name(objects: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -66,7 +80,7 @@ def _type_of(values: Iterable[Any], depth: int) -> ColumnType:
     kinds = {type(value) for value in present}
     if kinds == {int, float} and all(abs(value) <= _EXACT_IN_FLOAT64 for value in present if type(value) is int):
         return Scalar("float64")
-    if len(kinds) != 1 or depth > _DEEPEST:
+    if len(kinds) != 1 or depth > _DEEPEST or _TooLarge in kinds:
         return JSON_TEXT
     kind = kinds.pop()
     if kind is int:

@@ -380,6 +380,14 @@ def test_names_that_cannot_be_columns_are_left_to_on_new_field() -> None:
     assert infer_schema(sample) == {"a": "int64"}
 
 
+def test_digits_are_never_lost_in_an_inferred_column() -> None:
+    sample = pa.array(
+        [b'{"id":123456789012345678901,"x":[1,36893488147419103233],"f":1e30,"n":12345678901234567890123}']
+    )
+    assert infer_schema(sample.cast(pa.binary())) == {"id": "json", "x": "list<json>", "f": "float64", "n": "json"}
+    assert one("json", "123456789012345678901") == "123456789012345678901"
+
+
 @pytest.mark.parametrize("sample", [[], [None, b"x"], [b"[]"], [b"{}"]])
 def test_a_sample_without_fields_is_an_error(sample: list[bytes | None]) -> None:
     with pytest.raises(ValueError, match="no schema to infer"):
