@@ -101,6 +101,11 @@ def instance_name(slot: int) -> str:
     return f"{os.environ.get('STREAMSVC_INSTANCE') or socket.gethostname()}-{slot}"
 
 
+def command_name() -> str:
+    """A command is no worker: what a worker of this machine is landing is not its own to finish at once."""
+    return f"command-{socket.gethostname()}-{os.getpid()}"
+
+
 def new_segment() -> str:
     """Sorts by time and is unique; reject objects take their date from it."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:12]}"
@@ -331,7 +336,7 @@ def log_of(service: Service, name: str) -> SegmentLog:
     """The log alone, for what needs no source."""
     state = new_stores(service, name)(state_url(service, name), "state")
     first = first_position(service.pipelines[name].source)
-    return SegmentLog(state, instance_name(0), first, landing_s=LANDING_S)
+    return SegmentLog(state, command_name(), first, landing_s=LANDING_S)
 
 
 async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspected:
@@ -342,7 +347,7 @@ async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspect
     source = onlooker(service.pipelines[name].source, _reader(service, name, 0, service.memory // 8, metrics))
     await stack.enter_async_context(source)
     state = stores(state_url(service, name), "state")
-    log = SegmentLog(state, instance_name(0), source.first_position, landing_s=LANDING_S)
+    log = SegmentLog(state, command_name(), source.first_position, landing_s=LANDING_S)
     rules = await _rules(service, name, state)
     return Inspected(
         name=name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -185,7 +186,11 @@ def demo(
 
 
 def main() -> None:
-    """The console script: errors are printed for people, without a traceback."""
+    """The console script: errors are printed for people, without a traceback.
+
+    The first process of a container does not hear a signal for which it has no handler, so there is one from the start.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except ConfigError as error:
