@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import select
 import sys
@@ -17,7 +18,7 @@ import orjson
 from streamsvc.app import RecordWriter, open_record_writer
 from streamsvc.config import Aws, Endpoints
 from streamsvc.core.kpl import Put
-from streamsvc.errors import ConfigError, Fatal
+from streamsvc.errors import ConfigError, Fatal, SourceRefused
 
 MAX_KEY_CHARACTERS = 256
 """Of a partition key (API Reference, PutRecordsRequestEntry)."""
@@ -53,12 +54,18 @@ def put(source: str, destination: Destination, key: str | None, key_column: str 
             file = stack.enter_context(open(whole, "rb", buffering=0, closefd=source != "-"))
         except OSError as error:
             raise ConfigError([f"{error.filename}: {error.strerror}"]) from None
-        asyncio.run(_put(file, "standard input" if source == "-" else source, destination, key_of))
+        try:
+            asyncio.run(_put(file, "standard input" if source == "-" else source, destination, key_of))
+        except SourceRefused as error:
+            if error.where.get("cause") != "NoRegion":
+                raise
+            raise ConfigError(["--region: no AWS region is known; give it, or set AWS_REGION"]) from None
     return 0
 
 
 async def _put(file: BinaryIO, name: str, destination: Destination, key_of: KeyOf) -> None:
-    aws = Aws(region=destination.region, endpoints=Endpoints(kinesis=destination.endpoint_url))
+    region = destination.region or os.environ.get("AWS_REGION")  # botocore itself reads AWS_DEFAULT_REGION only
+    aws = Aws(region=region, endpoints=Endpoints(kinesis=destination.endpoint_url))
     began = monotonic()
     async with open_record_writer(aws, destination.stream, aggregate=destination.aggregate) as writer:
         lines = _Lines(name, key_of, writer.max_record_bytes)
