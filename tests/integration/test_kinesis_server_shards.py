@@ -81,6 +81,8 @@ async def test_changes_of_a_stream_take_their_time() -> None:
             return str(answer["StreamDescriptionSummary"]["StreamStatus"])
 
         assert await status() == "CREATING"
+        with refused("ResourceInUseException"):
+            await world.kinesis.list_shards(StreamName="s")
         with refused("ResourceNotFoundException"):
             await world.kinesis.put_record(StreamName="s", Data=b"1", PartitionKey="k")
         world.clock.now += 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 import orjson
@@ -45,7 +45,7 @@ class OpenSubscription:
         self._subscription = Subscription(now, wake=self._changed.set)
         account.subscriptions[key] = self._subscription
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes]:
         """Whole messages: the initial response, then events as records come and every ``idle_event_s``, until the
         shard's end, ``subscription_s``, or another takes over."""
         limits = self._account.limits

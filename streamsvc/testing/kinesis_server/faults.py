@@ -39,7 +39,7 @@ class Fault(Enum):
     PARTIAL = "partial"
     """PutRecords: some records fail, throttled or with InternalFailure; at least one."""
     CUT = "cut"
-    """SubscribeToShard: the connection is reset in the middle of an event, at the latest the third."""
+    """SubscribeToShard: the connection is closed in the middle of an event, at the latest the third."""
 
 
 _ONLY_OF = {

@@ -10,9 +10,12 @@ Signatures are not looked at. ``GET /_faults`` answers how many calls were made 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -117,7 +120,7 @@ class KinesisServer:
         operation = request.headers.get("x-amz-target", "").rpartition(".")[2]
         fault = self.faults.next(operation)
         if fault is Fault.RESET_BEFORE:
-            writer.transport.abort()
+            _reset(writer)
             return False
         if fault is Fault.SLOW:
             await asyncio.sleep(self._slow_s)
@@ -129,13 +132,20 @@ class KinesisServer:
             await _send(writer, error.status, orjson.dumps({"__type": error.kind, "message": error.message}))
             return True
         if fault is Fault.RESET_AFTER:
-            writer.transport.abort()
+            _reset(writer)
             return False
         if isinstance(answer, OpenSubscription):
             cut = self.account.dice.randint(1, _LAST_CUT) if fault is Fault.CUT else None
             return await _send_events(writer, answer, cut)
         await _send(writer, 200, answer)
         return True
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Without lingering, closing sends a reset."""
+    connection: socket.socket = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def _read(reader: asyncio.StreamReader) -> HttpRequest | None:
@@ -170,18 +180,17 @@ async def _send(writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
 
 
 async def _send_events(writer: asyncio.StreamWriter, opened: OpenSubscription, cut: int | None) -> bool:
-    """``cut``: the connection is reset in the middle of this event, counted from 1 after the initial response."""
+    """``cut``: the connection is closed in the middle of this event, counted from 1 after the initial response."""
     writer.write(_head(200, _EVENTS, "Transfer-Encoding: chunked"))
     number = 0
-    async for message in opened.events():
-        if number == cut:
-            writer.write(b"%x\r\n%s" % (len(message), message[: len(message) // 2]))
+    async with aclosing(opened.events()) as messages:
+        async for message in messages:
+            if number == cut:
+                writer.write(b"%x\r\n%s" % (len(message), message[: len(message) // 2]))
+                return False
+            writer.writelines([b"%x\r\n" % len(message), message, b"\r\n"])
             await writer.drain()
-            writer.transport.abort()
-            return False
-        writer.writelines([b"%x\r\n" % len(message), message, b"\r\n"])
-        await writer.drain()
-        number += 1
+            number += 1
     writer.write(b"0\r\n\r\n")
     await writer.drain()
     return True

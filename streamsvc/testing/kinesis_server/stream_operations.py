@@ -8,7 +8,7 @@ import msgspec
 
 from streamsvc.testing.kinesis_server import requests
 from streamsvc.testing.kinesis_server.account import Account, Consumer
-from streamsvc.testing.kinesis_server.errors import KinesisError, invalid, not_found
+from streamsvc.testing.kinesis_server.errors import KinesisError, in_use, invalid, not_found
 from streamsvc.testing.kinesis_server.listing import filtered
 from streamsvc.testing.kinesis_server.streams import Options, Stream
 
@@ -72,7 +72,9 @@ def _listing(
     account: Account, request: requests.ListShards, now: float
 ) -> tuple[Stream, requests.ShardFilter | None, str]:
     if request.next_token is None:
-        stream = account.live_stream(request.stream_name, request.stream_arn)
+        stream = account.stream(request.stream_name, request.stream_arn)
+        if stream.status(now) == "CREATING":
+            raise in_use(f"Stream {stream.name} is being created.")
         _same_stream(stream, request.stream_creation_timestamp)
         return stream, request.shard_filter, request.exclusive_start_shard_id or ""
     if request.stream_name or request.stream_creation_timestamp or request.exclusive_start_shard_id:
