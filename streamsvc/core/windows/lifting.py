@@ -76,7 +76,7 @@ def _bucketed(layout: Layout, number: int, column: pa.Array, groups: Ints) -> Bu
     if kind is Kind.REGISTERS:
         buckets, weights = sketches.registers(hashes(column))
         return Bucketed.of(layout, number, groups, buckets, weights)
-    values = column.cast(pa.float64()).to_numpy()
+    values = column.cast(pa.float64(), safe=False).to_numpy()
     finite = np.isfinite(values)
     inside, members = (values, groups) if finite.all() else (values[finite], groups[finite])
     if kind is Kind.QUANTILES:
