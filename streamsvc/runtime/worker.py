@@ -73,7 +73,7 @@ class Worker:
 
     async def _run_one(self, opening: Opening) -> None:
         opened = await unless(self._stopped, opening())
-        if opened is None:
+        if opened is None or self._stopped.is_set():
             return
         source, pipeline = opened
         self._running.append(pipeline)

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from streamsvc.contracts import ObjectStore
+from streamsvc.contracts import ObjectStore, Source
 from streamsvc.errors import SourceUnavailable
 from streamsvc.runtime.health import Watched
 from streamsvc.runtime.memory import MemoryBudget
+from streamsvc.runtime.pipeline import Pipeline
+from streamsvc.runtime.worker import Worker as Service
 from streamsvc.testing.faulty_store import Fault as StoreFault
 from streamsvc.testing.faulty_store import FaultyStore
 from streamsvc.testing.memory_source import Fault
@@ -114,3 +116,14 @@ async def test_a_segment_that_is_finished_for_another_counts_as_memory() -> None
     running.cancel()
     await asyncio.wait([running])
     await until(lambda: budget.held_bytes == 0)
+
+
+async def test_a_pipeline_that_opens_in_the_moment_of_the_stop_does_not_run() -> None:
+    inside = World(5).worker()
+
+    async def open_and_be_stopped() -> tuple[Source, Pipeline]:
+        service.stop()
+        return inside.source, inside.pipeline
+
+    service = Service([open_and_be_stopped], drain_s=1000)
+    await asyncio.wait_for(service.run(), 10)
