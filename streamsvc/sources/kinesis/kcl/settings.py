@@ -80,9 +80,10 @@ class DaemonSettings:
 
 def settings_for(options: KinesisSource, aws: Aws, application: str, table: str, worker: str) -> DaemonSettings:
     """What the configuration says. Raises ``ConfigError``: a region is needed."""
-    region = options.stream_arn.split(":")[3] if options.stream_arn else aws.region or os.environ.get("AWS_REGION")
+    region = options.stream_arn.split(":")[3] if options.stream_arn else aws.region
+    region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region is None:
-        raise ConfigError(["engine kcl needs `aws.region`, or AWS_REGION in the environment"])
+        raise ConfigError(["engine kcl needs a region: set `aws.region`, or AWS_REGION in the environment"])
     keys = {
         "AWS_ACCESS_KEY_ID": aws.access_key_id,
         "AWS_SECRET_ACCESS_KEY": aws.secret_access_key,
