@@ -105,12 +105,14 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """take: nobody looks after these, or not any more
-    ask:     their owners have too many
+    """take:  nobody looks after these, or not any more
+    ask:      their owners have too many
+    unread:   how many nobody looks after that we may not take either, for ``max_leases``
     """
 
     take: tuple[Lease, ...] = ()
     ask: tuple[Lease, ...] = ()
+    unread: int = 0
 
 
 def decide(
@@ -131,7 +133,8 @@ def decide(
         if view.may_take(lease) and lease not in take and loads[worker] < min(most, view.most):
             loads[worker] += 1
             take.append(lease)
-    return Decision(tuple(take), tuple(view.asks(known, loads)))
+    unread = [lease for lease in known if view.may_take(lease) and not view.is_left_to_others(lease)]
+    return Decision(tuple(take), tuple(view.asks(known, loads)), len([lease for lease in unread if lease not in take]))
 
 
 def _rank(worker: str, shard: ShardId) -> bytes:

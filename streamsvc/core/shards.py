@@ -83,10 +83,14 @@ class ShardGraph:
 
     @property
     def shards(self) -> Mapping[ShardId, ShardInfo]:
-        """All that are known, but for those that were met and have a parent that is not: only a listing says
-        whether that is trimmed, or too new to be known."""
-        known = self._listed | self._met
-        return {name: shard for name, shard in known.items() if name in self._listed or shard.parents <= known.keys()}
+        """All that are known, but for those that were met and have a parent that is not among them: only a listing
+        says whether that is trimmed, or too new to be known."""
+        sure = dict(self._listed)
+        while more := {
+            name: shard for name, shard in self._met.items() if name not in sure and shard.parents <= sure.keys()
+        }:
+            sure |= more
+        return sure
 
     @property
     def must_list(self) -> bool:

@@ -79,6 +79,14 @@ def test_a_parent_that_nobody_told_of_is_looked_up() -> None:
     assert graph.ready({"a"}) == {"b"}
 
 
+def test_a_child_of_a_child_that_is_not_sure_is_not_sure() -> None:
+    graph = ShardGraph([shard("a"), shard("b")])
+    graph.meet([shard("c", "a", "unknown"), shard("d", "b", "c")])
+    assert graph.must_list
+    assert set(graph.shards) == {"a", "b"}
+    assert graph.ready({"a", "b"}) == set()
+
+
 def test_a_parent_that_is_not_listed_with_its_child_is_gone() -> None:
     graph = ShardGraph([shard("a")])
     graph.meet([shard("c", "a", "b")])

@@ -53,6 +53,9 @@ class LeaseTable:
         """Why DynamoDB is being waited for, in words."""
         return next((f"the lease table {self.name}: {what}" for what in self._failing.values()), None)
 
+    async def exists(self) -> bool:
+        return await self._status() is not None
+
     async def open(self) -> None:
         """Makes the table if it is missing (billed on demand), and waits until it can be used."""
         while (status := await self._status()) not in ("ACTIVE", "UPDATING"):
