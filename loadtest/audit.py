@@ -47,6 +47,7 @@ PARTITIONS = {"date": "strftime(datetime, '%Y-%m-%d')", "response": "response"}
 _NONE = pa.array([], pa.int32())
 _FEWEST_RECORDS_A_SPLIT = 1_000
 _EXAMPLES = 5
+_MANY_SPLITS = 16
 _REJECT_FIELDS = ("position", "arrival", "reason", "error")
 
 _TABLES = """
@@ -117,7 +118,7 @@ class Verdict:
         totals = f"acked {self.acked}, landed {self.landed}, rejected {self.rejected} (malformed {self.malformed})"
         lines = [
             f"{totals}, sent but not acknowledged {self.unacknowledged}, objects {self.objects}",
-            *(" ".join(f"{name} {value}" for name, value in split.items()) for split in self.splits),
+            *self._by_split(),
             ", ".join(f"{name} {count}" for name, count in self.violations.items()),
             *(f"  {name}: {example}" for name, examples in self.examples.items() for example in examples),
             *(f"  unreadable: {key}" for key in self.unreadable),
@@ -125,6 +126,12 @@ class Verdict:
             {FINE: "PASSED", WRONG: "FAILED", VOID: "VOID"}[self.exit_code],
         ]
         return "\n".join(lines)
+
+    def _by_split(self) -> list[str]:
+        if len(self.splits) > _MANY_SPLITS:
+            fewest, most = (choose(split["acked"] for split in self.splits) for choose in (min, max))
+            return [f"{len(self.splits)} splits with {fewest} to {most} acknowledged records"]
+        return [" ".join(f"{name} {value}" for name, value in split.items()) for split in self.splits]
 
     def as_json(self) -> dict[str, Any]:
         return {**self.__dict__, "exit_code": self.exit_code}
@@ -273,8 +280,8 @@ class Audit:
         stamp = read_stamp(base64.b64decode(reject["raw_base64"], validate=True))
         if stamp is None:
             return number, False, None, None, None, False
-        partition = re.search(r"@(\d+)", reject["split"])
-        at_home = partition is not None and int(partition[1]) == stamp.split
+        partition = re.search(r"@(\d+|shardId)", reject["split"])
+        at_home = partition is not None and partition[1] in ("shardId", str(stamp.split))
         told = all(reject.get(name) for name in _REJECT_FIELDS)
         return number, False, stamp.producer, stamp.split, stamp.seq, stamp.intact and at_home and told
 

@@ -104,22 +104,32 @@ def module(name: str, options: Mapping[str, object], *flags: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Stage:
-    """One topic, one store, one directory."""
+    """One source, one store, one directory. Of a Kafka topic; others say what is different."""
 
     directory: Path
     brokers: str
     topic: str
     store: Store
     form: Form = "combined"
+    include: tuple[str, ...] = ()
+
+    def source(self) -> dict[str, Any]:
+        """The source of the pipeline."""
+        client = {"session.timeout.ms": 6000, "fetch.queue.backoff.ms": 1}
+        return {"kafka": {"brokers": self.brokers, "topics": [self.topic], "client": client}}
+
+    def aws(self, *, faulty: bool) -> dict[str, Any]:
+        """Where the services of AWS are."""
+        endpoint_url = self.store.faulty_url if faulty else self.store.endpoint_url
+        return {"endpoint_url": endpoint_url} if endpoint_url else {}
 
     def configuration(self, name: str, *, faulty: bool = False, interval: str = "5m", **service: Any) -> Path:
         """A configuration file; ``service`` are settings of its top level. ``faulty``: by way of the proxy."""
-        client = {"session.timeout.ms": 6000, "fetch.queue.backoff.ms": 1}
-        endpoint_url = self.store.faulty_url if faulty else self.store.endpoint_url
         columns = {"json": {"schema": JSON_COLUMNS}} if self.form == "json" else {"apache": "combined"}
         pipeline = {
-            "source": {"kafka": {"brokers": self.brokers, "topics": [self.topic], "client": client}},
+            "source": self.source(),
             "decode": columns,
+            "include": list(self.include),
             "sink": {
                 "path": self.store.lake,
                 "compression": "zstd",
@@ -132,7 +142,7 @@ class Stage:
             "service": f"loadtest-{self.topic}",
             "state": self.store.state,
             "http": None,
-            "aws": {"endpoint_url": endpoint_url} if endpoint_url else {},
+            "aws": self.aws(faulty=faulty),
             **service,
             "pipelines": {PIPELINE: pipeline},
         }
