@@ -10,6 +10,7 @@ StreamsvcError                what failed, where, and what to do next
 │   ├── SourceRefused         no permission, no such topic, bad credentials
 │   ├── PositionLost          a range that must be read is gone from the source; offers `seek`
 │   ├── ForeignVersion        a pending segment was planned by another decode version
+│   ├── WindowsChanged        the pipeline has begun with other windows than are configured
 │   └── LogCorrupt            an object of the segment log does not say what it must
 └── Fenced                    another worker owns what this one held; the runtime recovers and goes on
 """
@@ -76,6 +77,10 @@ class PositionLost(Fatal):
 
 class ForeignVersion(Fatal):
     """A pending segment was planned under a decode version that this build does not have."""
+
+
+class WindowsChanged(Fatal):
+    """The pipeline has begun with other windows than are configured: two meanings cannot be in one result."""
 
 
 class LogCorrupt(Fatal):

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from streamsvc.core.segments import (
     CHECKPOINTS,
     CLAIMS,
+    CONTROL,
     LOSSES,
+    OPEN_WINDOWS,
     OUTCOMES,
+    PARTIALS,
     PLANS,
     Checkpoint,
+    Outcome,
     checkpoint_key,
     checkpoint_number,
     fold,
@@ -20,9 +24,11 @@ from streamsvc.core.segments import (
     loss_key,
     outcome_key,
     parse_claim_key,
+    partials_key,
     plan_key,
     segment_of,
 )
+from streamsvc.core.windows.control import control_number
 from streamsvc.log.patience import concurrently
 from streamsvc.log.reader import LogReader
 from streamsvc.records import Split
@@ -49,12 +55,27 @@ class LogFolder(LogReader):
         Answers the checkpoint that stands, which may be somebody else's, or the old one if nothing has happened.
         """
         newest = await self.newest()
-        walk = await self._walk(await self._known_splits(newest), newest)
+        met: dict[str, Outcome] = {}
+        walk = await self._walk(await self._known_splits(newest), newest, met)
         following = fold(newest, {split: standing for split, standing in walk.items() if standing is not None})
         if following.cursors == newest.cursors:
             return newest
+        whole = await self._fold_windows(newest, following, met)
+        if whole is None:
+            return newest
+        following = whole
         key = checkpoint_key(following.number)
         return Checkpoint.from_json(await self._store.create(key, following.to_json()), key=key)
+
+    async def _fold_windows(
+        self, newest: Checkpoint, following: Checkpoint, met: dict[str, Outcome]
+    ) -> Checkpoint | None:
+        """``following`` with what the segments met on the way hold of windows; ``None``: not now.
+
+        Partials can be folded by whoever knows how they merge. This log does not.
+        """
+        windowed = newest.control.number or any(outcome.watermarks for outcome in met.values())
+        return None if windowed else following
 
     async def gc(self) -> GcReport:
         """Delete what lies below the newest checkpoint: its claims, and each segment all of whose claims do.
@@ -70,8 +91,11 @@ class LogFolder(LogReader):
         segments = await self._folded_segments(newest)
         await self._store.delete([outcome_key(segment) for segment in segments])
         await self._store.delete([loss_key(segment) for segment in segments])
+        await self._store.delete([partials_key(segment) for segment in segments])
         await self._store.delete([plan_key(segment) for segment in segments])
-        return GcReport(len(claims), len(segments), await self._delete_checkpoints_before(newest.number))
+        checkpoints = await self._delete_checkpoints_before(newest.number)
+        await self._delete_control(newest)
+        return GcReport(len(claims), len(segments), checkpoints)
 
     async def _known_splits(self, checkpoint: Checkpoint) -> Iterable[Split]:
         start = await self._started()
@@ -87,7 +111,7 @@ class LogFolder(LogReader):
         A plan is older than its outcome and is deleted after it; so an outcome whose plan has gone was made by a
         zombie after the segment was folded. Plans are listed last: none can be missed that had an outcome before.
         """
-        decided = {segment_of(key) for kind in (OUTCOMES, LOSSES) for key in await self._store.keys(kind)}
+        decided = {segment_of(key) for kind in (OUTCOMES, LOSSES, PARTIALS) for key in await self._store.keys(kind)}
         planned = [segment_of(key) for key in await self._store.keys(PLANS)]
         plans = dict(zip(planned, await concurrently(self._plan, planned), strict=True))
         orphans = decided - plans.keys()
@@ -101,6 +125,21 @@ class LogFolder(LogReader):
         for found in needless:
             await self._store.delete([checkpoint_key(found)])
         return len(needless)
+
+    async def _delete_control(self, newest: Checkpoint) -> None:
+        """Entries that are folded, and the open windows of checkpoints that are gone.
+
+        Who creates an entry again that was deleted finds that the newest checkpoint has gone past it.
+        """
+        entries = [(control_number(key), key) for key in await self._store.keys(CONTROL)]
+        await self._store.delete([key for at, key in entries if at is not None and at < newest.control.number])
+        oldest = open_windows_key(newest.number - KEPT_CHECKPOINTS + 1, "")
+        await self._store.delete([key for key in await self._store.keys(OPEN_WINDOWS) if key < oldest])
+
+
+def open_windows_key(number: int, digest: str) -> str:
+    """What a checkpoint holds of open windows. Named from its content: folders that race do not make the same."""
+    return f"{OPEN_WINDOWS}{max(number, 0):012d}-{digest}.arrow"
 
 
 def _is_claim_below(key: str, checkpoint: Checkpoint) -> bool:

@@ -115,25 +115,40 @@ class LogReader:
             )
         return Checkpoint()
 
-    async def _walk(self, splits: Iterable[Split], checkpoint: Checkpoint) -> Walk:
-        """Follow the claims of each split from the checkpoint on, all of them a claim at a time.
+    async def _walk(
+        self, splits: Iterable[Split], checkpoint: Checkpoint, met: dict[str, Outcome] | None = None
+    ) -> Walk:
+        """Follow the claims of each split from the checkpoint on. ``met``: gets what ``_go_on`` says."""
+        beginnings = await self._beginnings(splits, checkpoint)
+        walks = {
+            split: Standing(
+                cursor,
+                landed=checkpoint.landed.get(split, frozenset()),
+                watermark=checkpoint.watermarks.get(split),
+            )
+            for split, cursor in beginnings.items()
+        }
+        return await self._go_on(walks, {} if met is None else met)
 
-        Splits of one segment meet at the same outcome, which is read once.
+    async def _go_on(self, walks: dict[Split, Standing], met: dict[str, Outcome]) -> Walk:
+        """Follow the claims of each split from where it stands, all of them a claim at a time.
+
+        Splits of one segment meet at the same outcome, which is read once. ``met`` gets those that are committed.
         """
-        walks = {split: Standing(cursor) for split, cursor in (await self._beginnings(splits, checkpoint)).items()}
-        walks = {split: replace(at, landed=checkpoint.landed.get(split, at.landed)) for split, at in walks.items()}
         ended: dict[Split, Standing | None] = {}
         while walks:
             holders = await concurrently(self._holder, [(split, at.cursor) for split, at in walks.items()])
             held = {split: holder for split, holder in zip(walks, holders, strict=True) if holder is not None}
             ended |= {split: at for split, at in walks.items() if split not in held}
-            met = dict.fromkeys(held.values())
-            fates = dict(zip(met, await concurrently(self._fate, met), strict=True))
-            following = {}
+            holding = dict.fromkeys(held.values())
+            fates = dict(zip(holding, await concurrently(self._fate, holding), strict=True))
+            following: dict[Split, Standing] = {}
             for split, segment in held.items():
                 match fates[segment]:
                     case Outcome() as outcome:
                         following[split] = _follow(walks[split], split, outcome)
+                        if outcome.committed:
+                            met[segment] = outcome
                     case Plan() as plan:
                         ended[split] = replace(walks[split], pending=plan)
                     case None:
@@ -192,4 +207,8 @@ def _follow(at: Standing, split: Split, outcome: Outcome) -> Standing:
             split=split,
             key=outcome_key(outcome.segment),
         )
-    return Standing(outcome.next[split], landed=at.landed | outcome.landed.get(split, frozenset()))
+    return Standing(
+        outcome.next[split],
+        landed=at.landed | outcome.landed.get(split, frozenset()),
+        watermark=outcome.watermarks.get(split, at.watermark),
+    )

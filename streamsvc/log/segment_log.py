@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from streamsvc.core.segments import (
     Outcome,
     Plan,
     Range,
+    Standing,
     Start,
     abort,
     commit,
@@ -34,6 +35,7 @@ from streamsvc.core.segments import (
     is_overtaken,
     loss_key,
     outcome_key,
+    partials_key,
     plan_key,
 )
 from streamsvc.errors import Fenced, LogCorrupt
@@ -85,6 +87,10 @@ class SegmentLog(LogFolder):
         self._sleep = sleep
         self._name_segment = name_segment
 
+    @property
+    def worker(self) -> str:
+        return self._worker
+
     async def begin(self, first_positions: Callable[[], Awaitable[Mapping[Split, Position]]]) -> None:
         """Fix where the splits begin. ``first_positions`` is asked only if no worker has ever done so."""
         if await self._started() is None:
@@ -108,12 +114,14 @@ class SegmentLog(LogFolder):
         config: str,
         decode_version: int,
         landed: Mapping[Split, Iterable[int]] | None = None,
+        windows: Sequence[int] = (),
     ) -> Plan:
         """A plan, not yet stored. Plan only when the segment before it is committed, from where that one ended.
 
         segment: a name that was never used and never will be; in text order of time, for ``history``
         ranges:  splits whose position did not move may be left out; at least one is needed
         landed:  in a replay, the records that it lands of each reject object, none of them landed before
+        windows: starts of the windows of which it has partials
         """
         if not _SEGMENT_NAME.fullmatch(segment):
             raise ValueError(f"not the name of a segment: {segment!r}")
@@ -123,7 +131,11 @@ class SegmentLog(LogFolder):
             if wanted.to < wanted.cursor.position:
                 raise ValueError(f"a range of {split} ends before it begins: {wanted}")
         numbers = {split: frozenset(records) for split, records in (landed or {}).items()}
-        return Plan(segment, dict(ranges), config, decode_version, self._worker, numbers)
+        return Plan(segment, dict(ranges), config, decode_version, self._worker, numbers, windows=list(windows))
+
+    async def save_partials(self, segment: str, body: bytes) -> None:
+        """Keep what the segment makes of windows, as part of its ``write``. Whoever finishes it keeps the same."""
+        await self._store.create(partials_key(segment), body)
 
     async def land(self, plan: Plan, write: Callable[[], Awaitable[list[ObjectInfo]]]) -> Outcome:
         """Store the plan, claim its ranges, write its objects, decide. Answers the outcome that stands.
@@ -178,18 +190,23 @@ class SegmentLog(LogFolder):
         return (await self.recover_all([split], finish))[split]
 
     async def recover_all(self, splits: Iterable[Split], finish: Finish) -> dict[Split, Cursor]:
-        """``recover`` for many: they share reads, the wait for segments that are landing, and what is finished.
+        """``recover`` for many: they share reads, the wait for segments that are landing, and what is finished."""
+        standings = await self.recover_standings(splits, finish)
+        return {split: standing.cursor for split, standing in standings.items()}
+
+    async def recover_standings(self, splits: Iterable[Split], finish: Finish) -> dict[Split, Standing]:
+        """Where these splits stand, once nothing on the way is without an outcome.
 
         A segment of another worker is left to it for one landing time, then finished here: its claims completed, its
         ranges read again by ``finish``, its outcome created.
         """
-        cursors: dict[Split, Cursor] = {}
+        known: dict[Split, Standing] = {}
         waited_for: set[str] = set()
-        while left := [split for split in dict.fromkeys(splits) if split not in cursors]:
+        while left := [split for split in dict.fromkeys(splits) if split not in known]:
             pending: dict[str, Plan] = {}
             for split, standing in (await self.standings(left)).items():
                 if standing.pending is None:
-                    cursors[split] = standing.cursor
+                    known[split] = standing
                 else:
                     pending[standing.pending.segment] = standing.pending
             landing = {name for name, plan in pending.items() if plan.worker != self._worker} - waited_for
@@ -199,14 +216,16 @@ class SegmentLog(LogFolder):
                 continue
             for plan in pending.values():
                 await self._finish(plan, finish)
-        return cursors
+        return known
 
     async def _finish(self, plan: Plan, finish: Finish) -> Outcome:
         loss = await self._loss(plan.segment)
         readable = plan.without(loss.lost) if loss else plan
 
         async def write() -> list[ObjectInfo]:
-            return [] if plan.is_seek or not readable.ranges else await finish(readable)
+            if plan.is_seek or not (readable.ranges or plan.windows):
+                return []
+            return await finish(readable)
 
         return await self._decide(plan, write)
 

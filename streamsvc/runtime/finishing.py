@@ -13,6 +13,7 @@ from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ObjectInfo, Position, Ranges, Split
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.segment import OpenSegment, Recipe, publish
+from streamsvc.runtime.windowing import open_segment
 
 Build: TypeAlias = Callable[[dict[str, Any]], Recipe]
 """A stored configuration to its recipe, without a limit on partitions: what was planned was cut to it."""
@@ -63,14 +64,18 @@ class Finisher:
     async def _finish(self, plan: Plan) -> list[ObjectInfo]:
         recipe = await recipe_of(plan, self._log, self._build)
         self._observer.finishing(plan)
-        segment = OpenSegment(recipe)
+        watermarks = {split: range_.watermark for split, range_ in plan.ranges.items()}
+        segment = open_segment(recipe, {split: us for split, us in watermarks.items() if us is not None})
         ranges = {split: (range_.cursor.position, range_.to) for split, range_ in plan.ranges.items()}
         async for batch in self._source.read_range(ranges):
             if await asyncio.to_thread(segment.add, batch) is not None:
                 raise LogCorrupt("a planned segment does not fit its configuration", segment=plan.segment)
             self._holds(plan.segment, segment.memory_bytes)
         self._check(plan, segment, ranges)
-        return await publish(recipe, await asyncio.to_thread(segment.close, plan.segment))
+        encoded = await asyncio.to_thread(segment.close, plan.segment)
+        if encoded.partials is not None and plan.windows:
+            await self._log.save_partials(plan.segment, encoded.partials)
+        return await publish(recipe, encoded)
 
     async def losses(self, plan: Plan) -> Losses:
         """What the source has lost of the plan's ranges. Reads their beginnings, writes nothing."""

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from time import thread_time
 
 import pyarrow as pa
 
 from streamsvc.contracts import Decoder, OpenObjects, OpenRejects, RejectSink, Sink, Transform
 from streamsvc.records import METADATA, ROW, Batch, DataObject, ObjectInfo, Position, Split, ranges_of, row_bounds
+from streamsvc.runtime.window_recipe import WindowRecipe
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What one configuration makes of records. Each part is called by one thread at a time."""
+    """What one configuration makes of records. Each part is called by one thread at a time.
+
+    window: of a windowed pipeline; then ``sink`` is for what is late, and has one partition
+    """
 
     decoder: Decoder
     include: tuple[str, ...]
     transforms: tuple[Transform, ...]
     sink: Sink
     rejects: RejectSink
+    window: WindowRecipe | None = None
 
     def sift(self, batch: Batch) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
         """Rows with ``_row``, and the rejects of every step."""
@@ -52,20 +58,24 @@ def metadata_of(batch: Batch, name: str) -> pa.Array:
 
 @dataclass(slots=True)
 class Tally:
-    """What went through a segment."""
+    """What went through a segment. Of a windowed one: pairs of a row and a window that are late, and rows that are too
+    far ahead to be believed."""
 
     records: int = 0
     raw_bytes: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
     cpu_seconds: float = 0.0
+    late: int = 0
+    ahead: int = 0
 
 
 @dataclass(slots=True)
 class Encoded:
-    """A segment that is closed and not yet in the store."""
+    """A segment that is closed and not yet in the store. ``partials``: Arrow IPC, for the log."""
 
     objects: list[DataObject]
     rejects: list[DataObject]
+    partials: bytes | None = None
 
 
 class OpenSegment:
@@ -78,6 +88,11 @@ class OpenSegment:
         self.ranges: dict[Split, tuple[Position, Position]] = {}
         self.first_records: dict[Split, Position] = {}
         self.tally = Tally()
+
+    @property
+    def windows(self) -> list[int]:
+        """Starts of the windows that it has partials of."""
+        return []
 
     @property
     def memory_bytes(self) -> int:
@@ -112,11 +127,14 @@ class OpenSegment:
             if len(head):
                 self._take(head)
             return batch.after(written.excess_row)
-        for refused in (*rejects, written.rejects):
+        self._refuse(batch, (*rejects, written.rejects))
+        return None
+
+    def _refuse(self, batch: Batch, rejects: Iterable[pa.RecordBatch]) -> None:
+        for refused in rejects:
             if refused.num_rows:
                 self._rejects.add(batch, refused)
                 self.tally.rejects.update(refused["reason"].to_pylist())
-        return None
 
     def _note(self, batch: Batch) -> None:
         for split, (first, to) in ranges_of(batch.spans).items():
@@ -130,4 +148,7 @@ class OpenSegment:
 
 async def publish(recipe: Recipe, encoded: Encoded) -> list[ObjectInfo]:
     """Data first, rejects after it."""
-    return [*await recipe.sink.publish(encoded.objects), *await recipe.rejects.publish(encoded.rejects)]
+    objects = await recipe.sink.publish(encoded.objects)
+    if recipe.window is not None:
+        objects = [replace(item, kind="late") for item in objects]
+    return [*objects, *await recipe.rejects.publish(encoded.rejects)]

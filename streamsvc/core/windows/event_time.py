@@ -1,4 +1,4 @@
-"""When rows are: int64 microseconds since the epoch, of a column or of their arrival."""
+"""The event time of rows, as int64 microseconds since the epoch."""
 
 from __future__ import annotations
 
@@ -10,48 +10,69 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from streamsvc.core.windows.assignment import FIRST_TIME, LAST_TIME
+from streamsvc.core.windows.assignment import FIRST_TIME, LAST_TIME, Ints, in_range
+from streamsvc.core.windows.watermarks import Mask
+
+Unit = Literal["s", "ms", "us"]
 
 _MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_OUTSIDE = LAST_TIME + 1
 
 
 @dataclass(frozen=True, slots=True)
-class EventTimes:
-    """``column``: ``None`` for the arrival. ``unit``: of a column of whole numbers; ``None`` for timestamps."""
+class EventTime:
+    """Where the time of a row is.
+
+    column: of the rows; ``None``: when the record arrived
+    unit:   of a number since the epoch; ``None``: the column is a timestamp
+    """
 
     column: str | None
-    unit: Literal["s", "ms", "us"] | None = None
+    unit: Unit | None = None
 
-    def check(self, schema: pa.Schema) -> None:
-        """Raises ``ValueError``: there is no such column, or it is of another type."""
-        if self.column is None:
-            return
-        if self.column not in schema.names:
-            raise ValueError(f"there is no column {self.column}; there are {', '.join(schema.names)}")
-        kind = schema.field(self.column).type
+    def problem_with(self, kind: pa.DataType) -> str:
+        """Why a column of this type cannot be it; empty if it can."""
         if self.unit is None and not types.is_timestamp(kind):
-            number = types.is_integer(kind)
-            advice = f"say in which unit: {{column: {self.column}, unit: ms}}" if number else "make a timestamp of it"
-            raise ValueError(f"{self.column} is of type {kind}, and windows need a timestamp: {advice}")
-        if self.unit is not None and not types.is_integer(kind):
-            raise ValueError(f"{self.column} is of type {kind}: a unit is for columns of whole numbers; leave it out")
+            return f"{self.column} is {kind}, not a timestamp; for a number since the epoch say its unit: s, ms or us"
+        if self.unit is not None and not (types.is_integer(kind) or types.is_floating(kind)):
+            return f"{self.column} is {kind}, which has no unit: it must be a number"
+        return ""
 
-    def __call__(self, rows: pa.RecordBatch, arrivals: pa.Array) -> pa.Array:
-        """int64, one a row; null where there is none. Beyond the years 1 to 9999 it is some time beyond them.
+    def times(self, column: pa.Array) -> tuple[Ints, Mask]:
+        """Microseconds since the epoch, and which of them there are: not null, and of the years 1 to 9999.
 
-        arrivals: timestamp[ms, UTC], one a row"""
-        column = arrivals if self.column is None else rows.column(self.column)
-        if isinstance(column.type, pa.TimestampType):
-            ticks = column.cast(pa.int64())
-            return ticks if column.type.unit == "us" else _bounded(ticks, _MICROSECONDS[column.type.unit])
-        assert self.unit is not None, "the columns were checked"
-        return _bounded(column, _MICROSECONDS[self.unit])
+        column: of a type without ``problem_with``, or arrivals: ``timestamp[ms]``
+        """
+        there = column.is_valid().to_numpy(zero_copy_only=False)
+        if types.is_floating(column.type):
+            times = _from_floats(column, _MICROSECONDS[self.unit or "us"])
+        elif types.is_timestamp(column.type):
+            times = _from_timestamps(column)
+        else:
+            times = _scaled(_integers(column), _MICROSECONDS[self.unit or "us"])
+        return times, there & in_range(times)
 
 
-def _bounded(ticks: pa.Array, microseconds: int) -> pa.Array:
-    """Whole numbers of so many microseconds; what would overflow is just beyond the bounds."""
-    if types.is_uint64(ticks.type):
-        ticks = pc.min_element_wise(ticks, pa.scalar(LAST_TIME + 1, pa.uint64()))
-    least, most = FIRST_TIME // microseconds - 1, LAST_TIME // microseconds + 1
-    values = np.clip(ticks.cast(pa.int64()).fill_null(0).to_numpy(), least, most) * microseconds
-    return pa.array(values, mask=ticks.is_null().to_numpy(zero_copy_only=False))
+def _from_timestamps(column: pa.Array) -> Ints:
+    kind, ticks = column.type, _integers(column)
+    assert isinstance(kind, pa.TimestampType)
+    return ticks // 1_000 if kind.unit == "ns" else _scaled(ticks, _MICROSECONDS[kind.unit])
+
+
+def _integers(column: pa.Array) -> Ints:
+    """Null is 0; what int64 does not hold is far outside."""
+    if types.is_uint64(column.type):
+        numbers = pc.fill_null(column, 0).to_numpy()
+        return np.asarray(np.minimum(numbers, np.uint64(_OUTSIDE)), np.int64)
+    return np.asarray(pc.fill_null(pc.cast(column, pa.int64()), 0).to_numpy(), np.int64)
+
+
+def _scaled(numbers: Ints, factor: int) -> Ints:
+    return np.asarray(np.clip(numbers, FIRST_TIME // factor - 1, LAST_TIME // factor + 1) * factor, np.int64)
+
+
+def _from_floats(column: pa.Array, factor: int) -> Ints:
+    """The microsecond that the number lies in; what is no number is outside."""
+    numbers = pc.fill_null(pc.cast(column, pa.float64()), np.nan).to_numpy()
+    times = np.clip(np.nan_to_num(numbers, nan=np.inf) * factor, 2.0 * FIRST_TIME, 2.0 * LAST_TIME)
+    return np.asarray(np.floor(times), np.int64)

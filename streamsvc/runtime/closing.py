@@ -1,0 +1,127 @@
+"""Closing windows: whoever sees that one is complete decides it, and writes its results or finds them missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from time import monotonic
+from typing import TypeAlias
+
+from streamsvc.contracts import ResultSink
+from streamsvc.core.segments import NEVER, Closing
+from streamsvc.core.windows.assignment import Windows
+from streamsvc.core.windows.control import Entry, Result, View
+from streamsvc.errors import Retryable
+from streamsvc.log.window_log import WindowLog
+from streamsvc.records import Finished, Partials, Window
+
+WINDOWS_AT_ONCE = 100
+"""That one entry closes: their partials are in memory together."""
+
+Finish: TypeAlias = Callable[[Partials, Window], Awaitable[Finished]]
+
+
+class Closer:
+    """Any number of them may be at work, in any number of workers.
+
+    lateness_us: how long a window is kept open after the watermark has passed its end
+    finish:      the results of one window
+    landing_s:   how long the results of a window that another has closed may take before they are written here
+    """
+
+    def __init__(
+        self,
+        log: WindowLog,
+        windows: Windows,
+        lateness_us: int,
+        finish: Finish,
+        sink: ResultSink,
+        *,
+        landing_s: float,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._log = log
+        self._windows = windows
+        self._lateness_us = lateness_us
+        self._finish = finish
+        self._sink = sink
+        self._landing_s = landing_s
+        self._clock = clock
+        self._closed_here: set[Window] = set()
+        self._owed_since: dict[Window, float] = {}
+        self._nudged = asyncio.Event()
+        self.view: View | None = None
+
+    def nudge(self) -> None:
+        """Something was committed: look now."""
+        self._nudged.set()
+
+    async def run(self, poll_s: float, on_retry: Callable[[Retryable], None]) -> None:
+        """For ever. Cancelling leaves what was decided to the others."""
+        while True:
+            try:
+                while await self.step():
+                    pass
+            except Retryable as error:
+                on_retry(error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(poll_s):
+                    await self._nudged.wait()
+            self._nudged.clear()
+
+    async def step(self) -> bool:
+        """Look, and do one thing that is to be done. Answers whether there may be more."""
+        view = await self.look()
+        mine = self._to_write(view)
+        if mine is not None:
+            return await self._write(view, mine)
+        due = view.due(self._windows, self._lateness_us)[:WINDOWS_AT_ONCE]
+        if not due:
+            return False
+        if await self._log.close(view, due, passed=due[-1].end_us + self._lateness_us):
+            self._closed_here.update(due)
+        return True
+
+    async def look(self) -> View:
+        """Read on in the log."""
+        view = await self._log.owed(await self._log.view(self.view))
+        self.view = view
+        return view
+
+    def open_until(self, view: View) -> int:
+        """The watermark that closes all that is open; ``NEVER``: nothing is."""
+        starts = view.open_windows
+        return self._windows.window(starts[-1]).end_us + self._lateness_us if starts else NEVER
+
+    async def lift_all(self) -> bool:
+        """Let idle splits be lifted so far that all windows close that are open now. ``False``: that was decided."""
+        view = await self.look()
+        to = self.open_until(view)
+        if to <= view.control.lift:
+            return False
+        await self._log.decide(view, Entry("lift", self._log.worker, lift=to))
+        return True
+
+    def _to_write(self, view: View) -> Closing | None:
+        """A closing whose results are for us to write: it is ours, or whose it is has had the time."""
+        now = self._clock()
+        owed = {window for closing in view.control.owed for window in closing.windows}
+        self._owed_since = {window: self._owed_since.get(window, now) for window in owed}
+        self._closed_here &= owed
+        for closing in view.control.owed:
+            first = closing.windows[0]
+            if first in self._closed_here or now - self._owed_since[first] >= self._landing_s:
+                return closing
+        return None
+
+    async def _write(self, view: View, closing: Closing) -> bool:
+        partials = await self._log.gather(view, closing)
+        if partials is None:
+            self.view = None
+            return True
+        for window in closing.windows:
+            finished = await self._finish(partials, window)
+            objects = await self._sink.publish(window, finished)
+            await self._log.save_result(Result(window, finished.rows.num_rows, objects, list(finished.faults)))
+        return True

@@ -1,0 +1,53 @@
+"""What one configuration makes of windows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+from streamsvc.contracts import Aggregation, ResultSink
+from streamsvc.core.windows.assignment import Windows
+from streamsvc.core.windows.event_time import EventTime
+from streamsvc.records import Finished, Partials, Window
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRecipe:
+    """What becomes of rows, until they are partials.
+
+    disorder_us:  the watermark of a split trails its newest event by this
+    lateness_us:  how long a window is kept open after the watermark has passed its end
+    max_ahead_us: an event further ahead of its arrival does not move the watermark; ``None``: any does
+    lock:         held for every call to the aggregation: a segment is encoded while the next one fills
+    """
+
+    windows: Windows
+    time: EventTime
+    disorder_us: int
+    lateness_us: int
+    max_ahead_us: int | None
+    aggregation: Aggregation
+    lock: Lock = field(default_factory=Lock)
+
+
+class Results:
+    """Partials to results, in a thread, apart from what fills segments.
+
+    aggregation: like that of the segments, but nobody else's
+    sink:        where results go
+    """
+
+    def __init__(self, aggregation: Aggregation, sink: ResultSink) -> None:
+        self._aggregation = aggregation
+        self._turn = asyncio.Lock()
+        self.sink = sink
+
+    async def merge(self, parts: Sequence[Partials]) -> Partials:
+        async with self._turn:
+            return await asyncio.to_thread(self._aggregation.merge, parts)
+
+    async def finish(self, partials: Partials, window: Window) -> Finished:
+        async with self._turn:
+            return await asyncio.to_thread(self._aggregation.finish, partials.only([window.start_us]), [window])

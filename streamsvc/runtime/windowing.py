@@ -1,0 +1,220 @@
+"""A segment of a windowed pipeline while it fills: rows go into partials of windows, and late ones into objects."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamsvc.core.segments import Cursor, Plan, Range
+from streamsvc.core.windows.assignment import Ints
+from streamsvc.core.windows.lateness import Sorted, sort_out
+from streamsvc.core.windows.watermarks import Mask, Run, Watermarks, is_ahead
+from streamsvc.log.window_log import WindowLog
+from streamsvc.records import NO_REJECTS, REJECTED, ROW, Batch, ObjectInfo, Split, Windowed, row_bounds
+from streamsvc.runtime.segment import Encoded, OpenSegment, Recipe
+from streamsvc.runtime.window_recipe import WindowRecipe
+
+NO_EVENT_TIME = "no_event_time"
+
+WINDOW_BOUNDS = [
+    pa.field("window_start", pa.timestamp("us", tz="UTC")),
+    pa.field("window_end", pa.timestamp("us", tz="UTC")),
+]
+"""Columns of late rows, behind their own: the window that they have missed."""
+
+
+class WindowedSegment(OpenSegment):
+    """As ``OpenSegment``; the objects of its sink hold what is late.
+
+    began: the watermark of each split where the segment begins; looked up when its first row comes
+    """
+
+    def __init__(self, recipe: Recipe, window: WindowRecipe, began: Mapping[Split, int]) -> None:
+        super().__init__(recipe)
+        self._window = window
+        self._watermarks = Watermarks(window.disorder_us, began)
+        self._partials = window.aggregation.open()
+        self._starts: set[int] = set()
+
+    @property
+    def windows(self) -> list[int]:
+        return sorted(self._starts)
+
+    @property
+    def memory_bytes(self) -> int:
+        return super().memory_bytes + self._partials.memory_bytes
+
+    @property
+    def largest_bytes(self) -> int:
+        return max(super().largest_bytes, self._partials.memory_bytes)
+
+    def watermark(self, split: Split) -> int:
+        """Of the split, behind the last row that was taken in."""
+        return self._watermarks.of(split)
+
+    def close(self, segment: str) -> Encoded:
+        encoded = super().close(segment)
+        with self._window.lock:
+            partials = self._partials.partials()
+        return replace(encoded, partials=bytes(partials.to_ipc()))
+
+    def _take(self, batch: Batch) -> Batch | None:
+        rows, rejects = self._recipe.sift(batch)
+        rows, times, untimed = self._timed(_in_read_order(rows), batch)
+        ahead = self._ahead(rows, times, batch)
+        found = sort_out(
+            self._window.windows, self._window.lateness_us, self._watermarks, times, _runs(rows, batch), ahead
+        )
+        refused = self._fold(rows, times, found, batch)
+        misplaced = self._keep_late(rows, found)
+        self.tally.ahead += 0 if ahead is None else int(ahead.sum())
+        self._refuse(batch, [*rejects, untimed, refused, misplaced])
+        return None
+
+    def _timed(self, rows: pa.RecordBatch, batch: Batch) -> tuple[pa.RecordBatch, Ints, pa.RecordBatch]:
+        """Rows that have a time, their times, and rejects of the others."""
+        time = self._window.time
+        column = batch.arrivals().take(rows[ROW]) if time.column is None else rows[time.column]
+        times, there = time.times(column)
+        if there.all():
+            return rows, times, NO_REJECTS
+        without = rows[ROW].filter(pa.array(~there)).to_pylist()
+        values = column.filter(pa.array(~there)).cast(_readable(column.type)).cast(pa.string()).to_pylist()
+        rejects = [
+            {ROW: row, "reason": NO_EVENT_TIME, "error": _why(time.column or "the arrival", value)}
+            for row, value in zip(without, values, strict=True)
+        ]
+        return rows.filter(pa.array(there)), times[there], pa.RecordBatch.from_pylist(rejects, REJECTED)
+
+    def _ahead(self, rows: pa.RecordBatch, times: Ints, batch: Batch) -> Mask | None:
+        limit = self._window.max_ahead_us
+        if limit is None or self._window.time.column is None:
+            return None
+        arrivals = batch.arrivals().take(rows[ROW])
+        known = arrivals.is_valid().to_numpy(zero_copy_only=False)
+        at = pc.fill_null(arrivals.cast(pa.int64()), 0).to_numpy() * 1_000
+        return is_ahead(times, at, known, limit)
+
+    def _fold(self, rows: pa.RecordBatch, times: Ints, found: Sorted, batch: Batch) -> pa.RecordBatch:
+        """Pairs that are in time go into the partials; answers the rows that do not go in."""
+        in_time = ~found.late
+        starts = found.starts[in_time]
+        if not len(starts):
+            return NO_REJECTS
+        self._starts.update(np.unique(starts).tolist())
+        members = None
+        if (chosen := found.rows(in_time)) is not None:
+            kept, members = np.unique(chosen, return_inverse=True)
+            if len(kept) < rows.num_rows:
+                rows, times = rows.take(pa.array(kept)), times[kept]
+            if found.members is None:
+                members = None
+        with self._window.lock:
+            return self._partials.add(
+                Windowed(
+                    rows,
+                    pa.array(times),
+                    pa.array(starts),
+                    None if members is None else pa.array(members, pa.int32()),
+                    batch,
+                )
+            )
+
+    def _keep_late(self, rows: pa.RecordBatch, found: Sorted) -> pa.RecordBatch:
+        """Pairs that are late go into objects, with the window that they have missed."""
+        count = int(found.late.sum())
+        if not count:
+            return NO_REJECTS
+        self.tally.late += count
+        members = found.late.nonzero()[0] if found.members is None else found.members[found.late]
+        late = rows.take(pa.array(members))
+        for field, bounds in zip(WINDOW_BOUNDS, (found.starts, found.ends), strict=True):
+            late = late.append_column(field, pa.array(bounds[found.late]).cast(field.type))
+        written = self._objects.write(late)
+        assert written.excess_row is None, "late rows have one partition"
+        return written.rejects
+
+
+def open_segment(recipe: Recipe, began: Mapping[Split, int]) -> OpenSegment:
+    return OpenSegment(recipe) if recipe.window is None else WindowedSegment(recipe, recipe.window, began)
+
+
+def _readable(kind: pa.DataType) -> pa.DataType:
+    """Arrow has no text for times that are out of its calendar."""
+    return pa.int64() if pa.types.is_timestamp(kind) else kind
+
+
+def _why(column: str, value: str | None) -> str:
+    return f"{column} is null" if value is None else f"{column} is {value}, which is not in the years 1 to 9999"
+
+
+def _in_read_order(rows: pa.RecordBatch) -> pa.RecordBatch:
+    numbers = rows[ROW].to_numpy()
+    if (numbers[1:] >= numbers[:-1]).all():
+        return rows
+    return rows.take(pa.array(np.argsort(numbers, kind="stable")))
+
+
+def _runs(rows: pa.RecordBatch, batch: Batch) -> list[Run]:
+    """Which rows came of which span of the batch."""
+    bounds = [(span.split, start, end) for span, start, end in row_bounds(batch.spans)]
+    edges = np.searchsorted(rows[ROW].to_numpy(), [edge for _, start, end in bounds for edge in (start, end)])
+    return [
+        Run(split, int(start), int(end))
+        for (split, _, _), start, end in zip(bounds, edges[::2], edges[1::2], strict=True)
+    ]
+
+
+# What a segment wants
+
+
+def with_watermarks(
+    ranges: Mapping[Split, Range], segment: OpenSegment, began: Mapping[Split, int]
+) -> dict[Split, Range]:
+    """Ranges of a windowed segment say where the watermark of their split is before and behind them."""
+    assert isinstance(segment, WindowedSegment)
+    return {
+        split: replace(wanted, watermark=began[split], reached=segment.watermark(split))
+        for split, wanted in ranges.items()
+    }
+
+
+def lift(cursor: Cursor, watermark: int, to: int) -> Range:
+    """An empty range that lifts its idle split."""
+    return Range(cursor, cursor.position, watermark=watermark, reached=to, is_lift=True)
+
+
+# Where splits go on
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of a split in the log: where its next claim goes, and its watermark there."""
+
+    cursor: Cursor
+    watermark: int
+
+
+class Family(Protocol):
+    """What a source knows of splits that come and go."""
+
+    async def splits(self) -> Iterable[Split]: ...
+
+    def parents(self) -> Mapping[Split, Collection[Split]]: ...
+
+
+async def take_over(
+    log: WindowLog, source: Family, splits: Collection[Split], finish: Callable[[Plan], Awaitable[list[ObjectInfo]]]
+) -> dict[Split, Place]:
+    """Let the splits join, if nobody has, and only then ask where they go on."""
+    view = await log.join(splits, await source.splits(), source.parents())
+    standings = await log.recover_standings(splits, finish)
+    return {
+        split: Place(at.cursor, at.watermark.us if at.watermark else view.control.joined[split])
+        for split, at in standings.items()
+    }
