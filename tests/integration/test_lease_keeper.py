@@ -22,7 +22,7 @@ from streamsvc.sources.kinesis.lease_keeper import AllShards, Asked, Gained, Lea
 from streamsvc.sources.kinesis.lease_table import LeaseTable
 from tests.kinesis_emulators import DynamoDb, client
 
-POLICY = LeasePolicy(failover_s=0.3, handover_s=5.0)
+POLICY = LeasePolicy(failover_s=0.3, handover_s=1.0)
 END = KclCheckpoint(SHARD_END)
 
 
@@ -150,7 +150,7 @@ async def fleet(dynamodb: DynamoDb, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(20):
         while not holds():
             await asyncio.sleep(0.01)
 

@@ -135,7 +135,7 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
         self._rows: dict[ShardId, Lease] = {}
         self._ended: set[ShardId] = set()
         self._held: dict[ShardId, _Holding] = {}
-        self._given_s: dict[ShardId, float] = {}
+        self._given: dict[ShardId, tuple[int, float]] = {}
         self._asked: frozenset[tuple[ShardId, str | None]] = frozenset()
         self._unread = 0
         self._watch = Watch()
@@ -257,7 +257,8 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
             lease = await self._table.give(lease)
         if holding.leaving:
             del self._held[shard]
-            self._given_s[shard] = now_s
+            if lease is not None:
+                self._given[shard] = (lease.counter, now_s)
         elif lease is None:
             self._lose([shard])
         else:
@@ -307,15 +308,12 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
     async def _take_and_ask(self) -> None:
         now_s = self._monotonic()
         self._watch.look(self._rows.values(), now_s)
-        self._given_s = {
-            s: given_s for s, given_s in self._given_s.items() if now_s - given_s < self._policy.failover_s
-        }
         shards = self._shards
         may_be_read = ready(shards, ended_shards(self._rows, shards))
         leases = [lease for shard, lease in self._rows.items() if shard in may_be_read]
         decision = decide(self._worker, self._held.keys(), leases, self._watch, now_s, self._policy)
         self._unread = decision.unread
-        wanted = [lease for lease in decision.take if lease.shard not in self._given_s]
+        wanted = [lease for lease in decision.take if not self._was_just_given(lease, now_s)]
         taken = await concurrently(lambda lease: self._table.take(lease, self._worker), wanted)
         gained = {lease.shard: lease for lease in taken if lease is not None}
         self._rows |= gained
@@ -324,6 +322,11 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
             log.info("leases gained", table=self._table.name, shards=sorted(gained))
             self._events.put_nowait(Gained(frozenset(gained)))
         await concurrently(lambda lease: self._table.ask(lease, self._worker), decision.ask)
+
+    def _was_just_given(self, lease: Lease, now_s: float) -> bool:
+        """By us, and nobody had it since. Whoever it was given for may need a moment."""
+        counter, given_s = self._given.get(lease.shard, (None, 0.0))
+        return lease.counter == counter and now_s - given_s < self._policy.failover_s
 
     async def _drop_trimmed(self) -> None:
         """Rows of shards that are read to the end, and gone from the stream: those that we saw go, and those that are
