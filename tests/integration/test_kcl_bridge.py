@@ -461,24 +461,3 @@ async def test_nobody_is_left_when_the_source_is_left() -> None:
 async def gone(pid: int) -> None:
     while Path(f"/proc/{pid}").exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
         await asyncio.sleep(0.01)
-
-
-def test_the_files_of_the_daemon(tmp_path: Path) -> None:
-    from streamsvc.sources.kinesis.kcl.settings import write_files
-
-    settings = DaemonSettings(
-        stream="access",
-        application="app",
-        table="table",
-        worker="ho:st=0 ü",
-        region="us-east-1",
-        credentials={"AWS_SECRET_ACCESS_KEY": "geheim"},
-        endpoints={"kinesis": "http://127.0.0.1:4567"},
-    )
-    write_files(tmp_path, settings, debug=False)
-    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert "geheim" not in "".join(written.values())
-    lines = written["kcl.properties"].splitlines()
-    assert "callProcessRecordsEvenForEmptyRecordList=true" in lines
-    assert "workerId=ho\\u003ast\\u003d0\\u0020\\u00fc" in lines
-    assert "kinesisEndpoint=http\\u003a//127.0.0.1\\u003a4567" in lines

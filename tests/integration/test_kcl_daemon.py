@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 from streamsvc.config import Aws
 from streamsvc.config_sources import Kcl
 from streamsvc.config_sources import KinesisSource as Options
-from streamsvc.contracts import Assigned
+from streamsvc.contracts import Assigned, Source
 from streamsvc.core.kinesis_positions import BEGINNING, END, KclCheckpoint, kcl_checkpoint
 from streamsvc.core.kpl import encode_aggregate
 from streamsvc.errors import ConfigError
 from streamsvc.ops.metrics import Metrics
-from streamsvc.records import Position, Split
+from streamsvc.records import Batch, Position, Split
 from streamsvc.sources.kinesis.kcl.settings import command_line, find_runtime, settings_for
 from streamsvc.sources.kinesis.kcl.source import KclSource
 from streamsvc.sources.kinesis.source import KinesisSource
@@ -66,6 +66,15 @@ async def kinesis(aws: Aws) -> AsyncIterator[Any]:
         yield kinesis
 
 
+Row: TypeAlias = tuple[object, ...]
+
+
+def rows_of(batch: Batch) -> list[Row]:
+    """Position, value, key and arrival of each record."""
+    columns = batch.position_text(batch.offsets), batch.values, batch.keys(), batch.arrivals()
+    return list(zip(*(column.to_pylist() for column in columns), strict=True))
+
+
 class Landing:
     """A pipeline and a segment log in small: what is read lands at once, and a split goes on where it landed."""
 
@@ -86,6 +95,7 @@ class Landing:
         self.source = KclSource(view, settings, command, queue_bytes=16 * 1024 * 1024)
         self.places: dict[Split, Position] = {}
         self.values: list[bytes] = []
+        self.rows: dict[Split, list[Row]] = {}
 
     async def follow(self) -> None:
         async for event in self.source.assignments():
@@ -105,6 +115,7 @@ class Landing:
             values = batch.values.to_pylist()
             missing.difference_update(values)
             self.values += values
+            self.rows.setdefault(span.split, []).extend(rows_of(batch))
             self.places[span.split] = span.to
             self.source.acknowledge({span.split: span.to})
 
@@ -123,6 +134,21 @@ async def put(kinesis: Any, name: str, count: int) -> list[bytes]:
     return plain + packed
 
 
+async def put_misplaced(kinesis: Any) -> None:
+    """An aggregate with records of both shards: the KPL would send all of it again, so nobody wants it."""
+    users = [(f"key-{number}", b"misplaced") for number in range(20)]
+    await kinesis.put_record(StreamName="access", Data=encode_aggregate(users), PartitionKey="key-0")
+
+
+async def read_natively(source: Source, places: Mapping[Split, Position]) -> dict[Split, list[Row]]:
+    """The same ranges as whoever finishes a segment reads them."""
+    rows: dict[Split, list[Row]] = {split: [] for split in places}
+    for split, place in places.items():
+        async for batch in source.read_range({split: (BEGINNING, place)}):
+            rows[split] += rows_of(batch)
+    return rows
+
+
 def children_of(pid: int) -> list[int]:
     """The JVM starts children from any of its threads."""
     threads = Path(f"/proc/{pid}/task").iterdir()
@@ -132,6 +158,7 @@ def children_of(pid: int) -> list[int]:
 async def test_a_stream_through_the_real_kcl(aws: Aws, kinesis: Any) -> None:
     landing = Landing(aws)
     wanted = await put(kinesis, "before", 200)
+    await put_misplaced(kinesis)
     async with landing.source:
         following = asyncio.create_task(landing.follow())
         await landing.until(wanted)
@@ -155,6 +182,7 @@ async def test_a_stream_through_the_real_kcl(aws: Aws, kinesis: Any) -> None:
         wanted += await put(kinesis, "daemon killed", 200)
         await landing.until(wanted)
         following.cancel()
+        assert await read_natively(landing.source, landing.places) == landing.rows
     assert sorted(landing.values) == sorted(wanted)
     shards = {parse_split(split).shard: position for split, position in landing.places.items()}
     assert len(shards) == 4
