@@ -6,9 +6,32 @@ for, large and view variants are plain; a UUID or JSON is ``string``.
 
 from __future__ import annotations
 
+from datetime import date
+from typing import NamedTuple
+
 import pyarrow as pa
+import pyarrow.compute as pc
 from duckdb import sqltypes
 from pyarrow import types
+
+_DAY_US = 86_400_000_000
+_FIRST_DAY, _LAST_DAY = (date(1, 1, 1) - date(1970, 1, 1)).days, (date(9999, 12, 31) - date(1970, 1, 1)).days
+
+
+class _Bounds(NamedTuple):
+    counted: pa.DataType
+    first: int
+    last: int
+    error: str
+
+
+_BOUNDS = {
+    pa.timestamp("us", "UTC"): _Bounds(
+        pa.int64(), _FIRST_DAY * _DAY_US, (_LAST_DAY + 1) * _DAY_US - 1, "a timestamp is outside of the years 1 to 9999"
+    ),
+    pa.date32(): _Bounds(pa.int32(), _FIRST_DAY, _LAST_DAY, "a date is outside of the years 1 to 9999"),
+    pa.time64("us"): _Bounds(pa.int64(), 0, _DAY_US - 1, "a time is not between 00:00:00 and 23:59:59.999999"),
+}
 
 _KEPT = {
     "boolean", "tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger", "ubigint", "float",
@@ -79,7 +102,38 @@ def plain_type(name: str, kind: pa.DataType) -> pa.DataType:
 def plain(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     """The column as of ``kind``, which ``plain_type`` answered. Raises ``ArrowInvalid``: a value is out of range."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return whole if whole.type == kind else whole.cast(kind)
+    values = whole if whole.type == kind else whole.cast(kind)
+    if _holds_times(kind):
+        _check_times(values)
+    return values
+
+
+def _holds_times(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.StructType):
+        return any(_holds_times(field.type) for field in kind)
+    if isinstance(kind, pa.MapType):
+        return _holds_times(kind.key_type) or _holds_times(kind.item_type)
+    return _holds_times(kind.value_type) if isinstance(kind, pa.ListType) else kind in _BOUNDS
+
+
+def _check_times(values: pa.Array) -> None:
+    """Times are of the years 1 to 9999 and of one day's 24 hours: others have no ISO 8601 text, and most readers refuse
+    them (``infinity``, milliseconds that were taken for seconds). Raises ``ArrowInvalid``."""
+    if isinstance(values, pa.StructArray):
+        for part in values.flatten():
+            _check_times(part)
+    elif isinstance(values, pa.MapArray):  # its parts are those of the whole, however it was sliced
+        for part in (values.keys, values.items):
+            _check_times(pa.ListArray.from_arrays(values.offsets, part))
+    elif isinstance(values, pa.ListArray):
+        _check_times(values.flatten())
+    bounds = _BOUNDS.get(values.type)
+    if bounds is None:
+        return
+    whole = values.view(bounds.counted)
+    least, most = pc.min_max(whole).values()
+    if least.is_valid and not (bounds.first <= least.as_py() and most.as_py() <= bounds.last):
+        raise pa.ArrowInvalid(bounds.error)
 
 
 def sample(kind: pa.DataType) -> object:

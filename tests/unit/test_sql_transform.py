@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from streamsvc.records import REJECTED, ROW
+from streamsvc.transforms.placement import Placement
 from streamsvc.transforms.sql import SqlTransform
 
 UTC = pa.timestamp("us", "UTC")
@@ -163,3 +164,29 @@ def test_times_are_in_utc_whatever_the_host(monkeypatch: pytest.MonkeyPatch) -> 
         rows
     )
     assert made.rows.to_pydict() == {"s": ["01 23"], "e": [True], ROW: [0]}
+
+
+@pytest.mark.parametrize(
+    ("sql", "error"),
+    [
+        ("to_timestamp(n)", "a timestamp is outside of the years 1 to 9999"),
+        ("CASE WHEN n > 5 THEN 'infinity'::TIMESTAMP END", "a timestamp is outside of the years 1 to 9999"),
+        ("[{'t': to_timestamp(n)}]", "a timestamp is outside of the years 1 to 9999"),
+        ("map(['t'], [to_timestamp(n)])", "a timestamp is outside of the years 1 to 9999"),
+        ("CASE WHEN n > 5 THEN '-infinity'::DATE ELSE '9999-12-31' END", "a date is outside of the years 1 to 9999"),
+        ("CASE WHEN n > 5 THEN '24:00:00'::TIME ELSE '23:59:59.999999' END", "a time is not between 00:00:00 and"),
+    ],
+)
+def test_a_time_that_has_no_text_is_a_reject(sql: str, error: str) -> None:
+    """Here milliseconds taken for seconds, among good ones."""
+    rows = pa.RecordBatch.from_pydict({"n": [1, None, 1_700_000_000_000, 2], ROW: pa.array([0, 1, 2, 3], pa.int32())})
+    sifted = SqlTransform(f"SELECT {sql} AS x FROM input", pa.schema([("n", pa.int64())])).apply(rows)
+    assert sifted.rows[ROW].to_pylist() == [0, 1, 3]
+    assert sifted.rejects[ROW].to_pylist() == [2]
+    assert sifted.rejects["error"][0].as_py().startswith(error)
+
+
+def test_partitions_are_held_to_the_same() -> None:
+    rows = pa.RecordBatch.from_pydict({"n": [1, 1_700_000_000_000], ROW: pa.array([0, 1], pa.int32())})
+    sifted = Placement({"day": "to_timestamp(n)::DATE"}, pa.schema([("n", pa.int64())])).apply(rows)
+    assert sifted.rejects["error"].to_pylist() == ["a date is outside of the years 1 to 9999"]
