@@ -133,17 +133,24 @@ def _some_rows(lines: gzip.GzipFile) -> list[dict[str, Any]]:
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
     headers = line["headers"]
-    arrival = line["arrival"]
     return {
         "split": line["split"],
         "position": line["position"],
-        "arrival": None if arrival is None else datetime.fromisoformat(arrival),
+        "arrival": _moment(line["arrival"]),
         "reason": line["reason"],
         "error": line["error"],
         "key": _bytes(line["key_base64"]),
         "headers": None if headers is None else [(each["key"], _bytes(each["value"])) for each in headers],
         "value": _bytes(line["raw_base64"]),
     }
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A producer may give its records any time, also one that no calendar has: the record is read all the same."""
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def _bytes(text: str | None) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -148,3 +149,13 @@ def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(64)) + packer.flush()
     with pytest.raises(LogCorrupt):
         list(read_rejects(bomb))
+
+
+@pytest.mark.parametrize("moment_ms", [253_402_300_800_000, -62_135_596_800_001, 2**63 - 1])
+def test_a_time_that_no_calendar_has_does_not_spoil_its_neighbours(moment_ms: int) -> None:
+    rejects = Rejects()
+    arrivals = pa.array([0, moment_ms, 1, 2, 3], pa.int64()).cast(METADATA["_timestamp"])
+    rejects.add(replace(batch(), arrivals=lambda: arrivals), rejected(0, 1, 2))
+    (read,) = read_rejects(body_of(rejects))
+    assert read["arrival"].cast(pa.int64()).to_pylist() == [0, None, 1]
+    assert read["value"].to_pylist() == VALUES[:3]
