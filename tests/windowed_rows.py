@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 import pyarrow as pa
 
@@ -59,7 +60,7 @@ def aggregation(schema: pa.Schema, group_by: Sequence[str] = (), **aggregate: st
     return WindowAggregation(AggregationRules({name: name for name in group_by}, aggregate), schema)
 
 
-def results(aggregation: WindowAggregation, rows: pa.Table) -> list[dict[str, object]]:
+def results(aggregation: WindowAggregation, rows: pa.Table) -> list[dict[str, Any]]:
     """Of rows that are all in the first minute, one after another in one split; without the window's columns."""
     opened = aggregation.open()
     places = [("s", offset) for offset in range(rows.num_rows)]

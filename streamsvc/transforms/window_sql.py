@@ -8,7 +8,7 @@ It is read by the SQL engine's own parser, as steps are, so a word means here wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ _FROM = (
     "FROM must be TUMBLE(input, time, INTERVAL 5 MINUTE) or HOP(input, time, INTERVAL 1 HOUR, INTERVAL 5 MINUTE),"
     " alone: a window reads no other table, and joins nothing"
 )
+MAX_TREE_CHARACTERS = 1_000_000
+
 _REFUSED_MODIFIERS = {
     "LIMIT_MODIFIER": "LIMIT and OFFSET: which groups are first is known only where all results are read",
     "LIMIT_PERCENT_MODIFIER": "LIMIT: which groups are first is known only where all results are read",
@@ -61,8 +63,9 @@ class _Reading:
     query: Node
 
     def __post_init__(self) -> None:
-        self._lower = {column.lower() for column in self.columns}
+        self._lower = {*_OF_WINDOW, *(column.lower() for column in self.columns)}
         self._functions = Functions(self.connection)
+        self._items = self._without_aliases(self.query["select_list"])
 
     def statement(self, window: Window) -> WindowStatement:
         groups = self._groups()
@@ -120,7 +123,7 @@ class _Reading:
 
     def _groups(self) -> list[_Group]:
         """What rows are grouped by, besides the window."""
-        items = self.query["select_list"]
+        items = self._items
         nodes = [self._meant(node, items) for node in self.query["group_expressions"]]
         if self.query["aggregate_handling"] == "FORCE_AGGREGATES":
             nodes = [item for item in items if not self._aggregates(item)]
@@ -142,14 +145,26 @@ class _Reading:
             if text.isdecimal() and 1 <= int(text) <= len(items):
                 return items[int(text) - 1]
             raise ValueError(f"GROUP BY {text}: there are {len(items)} columns in SELECT")
-        if node["class"] == "COLUMN_REF" and node["column_names"][0].lower() not in self._lower | {*_OF_WINDOW}:
+        if node["class"] == "COLUMN_REF" and node["column_names"][0].lower() not in self._lower:
             name = node["column_names"][-1].lower()
             return next((item for item in items if item["alias"].lower() == name), node)
         return node
 
+    def _without_aliases(self, items: Sequence[Node]) -> list[Node]:
+        """The select list with aliases of items before it in their place; a column goes before an alias."""
+        known: dict[str, Node] = {}
+        found = []
+        for item in items:
+            found.append(_rewritten(item, lambda node: known.get(_bare_name(node))) | {"alias": item["alias"]})
+            if len(str(found[-1])) > MAX_TREE_CHARACTERS:
+                raise ValueError("the statement is too large once its aliases are replaced by what they stand for")
+            if item["alias"] and item["alias"].lower() not in self._lower:
+                known[item["alias"].lower()] = found[-1]
+        return found
+
     def _outputs(self, groups: Sequence[_Group]) -> list[_Output]:
         outputs = []
-        for item in self.query["select_list"]:
+        for item in self._items:
             if item["class"] == "STAR":
                 raise ValueError("*: write the columns: window_start, the groups, and aggregates with their names")
             group = next((group for group in groups if group.is_(item)), None)
@@ -168,19 +183,17 @@ class _Reading:
     def _aggregates(self, node: Node) -> bool:
         return any(self._functions.is_aggregate(call) for call in calls_in(node))
 
-    def _replaced(self, tree: Any, groups: Sequence[_Group]) -> Any:
+    def _replaced(self, tree: Node, groups: Sequence[_Group]) -> Node:
         """The expression with what rows are grouped by as columns, outside of aggregates, which see rows."""
-        if isinstance(tree, list):
-            return [self._replaced(entry, groups) for entry in tree]
-        if not isinstance(tree, dict):
-            return tree
-        if "class" in tree:
-            found = next((group for group in groups if group.is_(tree)), None)
-            if found is not None:
-                return column_reference(found.name) | {"alias": tree["alias"]}
-            if tree["class"] == "FUNCTION" and self._functions.is_aggregate(tree):
-                return tree
-        return {key: self._replaced(value, groups) for key, value in tree.items()}
+
+        def replacement(node: Node) -> Node | None:
+            for group in groups:
+                if group.is_(node):
+                    return column_reference(group.name) | {"alias": node["alias"]}
+            return node if node["class"] == "FUNCTION" and self._functions.is_aggregate(node) else None
+
+        replaced: Node = _rewritten(tree, replacement)
+        return replaced
 
     def _text(self, node: Node) -> str:
         template: Node = parse(self.connection, "SELECT 1 FROM input")[0]["node"]
@@ -249,20 +262,33 @@ def _names_of_table(table: Node) -> set[str]:
     return {(table["alias"] or table["function"]["function_name"]).lower(), INPUT}
 
 
-def _unqualified(tree: Any, tables: set[str]) -> Any:
+def _unqualified(query: Node, tables: set[str]) -> Node:
+    def replacement(node: Node) -> Node | None:
+        names = node["column_names"] if node["class"] == "COLUMN_REF" else []
+        return node | {"column_names": names[1:]} if len(names) > 1 and names[0].lower() in tables else None
+
+    replaced: Node = _rewritten(query, replacement)
+    return replaced
+
+
+def _rewritten(tree: Any, replacement: Callable[[Node], Node | None]) -> Any:
+    """The tree with each expression replaced that has a replacement. Lambdas stay: their parameters may have any
+    name."""
     if isinstance(tree, list):
-        return [_unqualified(entry, tables) for entry in tree]
-    if not isinstance(tree, dict):
+        return [_rewritten(entry, replacement) for entry in tree]
+    if not isinstance(tree, dict) or tree.get("class") == "LAMBDA":
         return tree
-    names = tree.get("column_names")
-    if isinstance(names, list) and len(names) > 1 and names[0].lower() in tables:
-        return tree | {"column_names": names[1:]}
-    return {key: _unqualified(value, tables) for key, value in tree.items()}
+    replaced = replacement(tree) if "class" in tree else None
+    return {key: _rewritten(value, replacement) for key, value in tree.items()} if replaced is None else replaced
+
+
+def _bare_name(node: Node) -> str:
+    names = node["column_names"] if node["class"] == "COLUMN_REF" else []
+    return str(names[0]).lower() if len(names) == 1 else ""
 
 
 def _is_of_window(node: Node) -> bool:
-    names = node["column_names"] if node["class"] == "COLUMN_REF" else []
-    return len(names) == 1 and names[0].lower() in _OF_WINDOW
+    return _bare_name(node) in _OF_WINDOW
 
 
 def _same(left: Node, right: Node) -> bool:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from streamsvc.config_window import ARRIVAL, EventTime, Window
-from streamsvc.core.windows.event_time import EventTimes
+from streamsvc.config_window import ARRIVAL, Window
+from streamsvc.config_window import EventTime as EventTimeOptions
+from streamsvc.core.windows.event_time import EventTime
 from streamsvc.transforms.aggregation.aggregation import AggregationRules, WindowAggregation
 from streamsvc.transforms.engine import SqlProblems, noted
 from streamsvc.transforms.sql import SqlTransform
@@ -18,11 +19,11 @@ from streamsvc.transforms.window_sql import read_window_sql
 
 @dataclass(frozen=True, slots=True)
 class BuiltWindow:
-    """steps: what the statement filters before windows. window: without ``sql``. times: when rows are."""
+    """steps: what the statement filters before windows. window: without ``sql``. time: when rows are."""
 
     steps: tuple[SqlTransform, ...]
     window: Window
-    times: EventTimes
+    time: EventTime
     aggregation: WindowAggregation
 
 
@@ -39,24 +40,35 @@ def build_window(window: Window, schema: pa.Schema) -> BuiltWindow:
                 where = f"SELECT * FROM input WHERE {statement.where}"  # noqa: S608 - is checked as every step
                 steps.append(SqlTransform(where, schema))
         problems: list[str] = []
-        times = _times(window)
+        time = _event_time(window)
         with noted(problems, "time: "):
-            times.check(schema)
+            _check_time(time, schema)
         aggregation: WindowAggregation | None = None
         with noted(problems):
             aggregation = WindowAggregation(_rules(window), schema)
         if problems or aggregation is None:
             raise SqlProblems(problems)
-        return BuiltWindow(tuple(steps), window, times, aggregation)
+        return BuiltWindow(tuple(steps), window, time, aggregation)
 
 
-def _times(window: Window) -> EventTimes:
+def _event_time(window: Window) -> EventTime:
     match window.time:
-        case EventTime():
-            return EventTimes(window.time.column, window.time.unit)
+        case EventTimeOptions():
+            return EventTime(window.time.column, window.time.unit)
         case str() if window.time != ARRIVAL:
-            return EventTimes(window.time)
-    return EventTimes(None)
+            return EventTime(window.time)
+    return EventTime(None)
+
+
+def _check_time(time: EventTime, schema: pa.Schema) -> None:
+    """Raises ``ValueError``."""
+    if time.column is None:
+        return
+    if time.column not in schema.names:
+        raise ValueError(f"there is no column {time.column}; there are {', '.join(schema.names)}")
+    problem = time.problem_with(schema.field(time.column).type)
+    if problem:
+        raise ValueError(problem)
 
 
 def _rules(window: Window) -> AggregationRules:
