@@ -58,6 +58,7 @@ class Lease:
     counter:   raised by every write of the owner, which is what makes it look alive
     wanted_by: who asked the owner for it
     parents:   as the row names them
+    stream_created_s: which stream of this name the shard is of; ``None``: a row that only a KCL has written
     """
 
     shard: ShardId
@@ -68,6 +69,7 @@ class Lease:
     parents: frozenset[ShardId] = frozenset()
     children: frozenset[ShardId] = frozenset()
     hashes: HashRange | None = None
+    stream_created_s: int | None = None
 
     @property
     def ended(self) -> bool:

@@ -444,6 +444,43 @@ async def test_a_table_that_is_deleted_is_made_and_filled_again(fleet: Fleet) ->
     assert set(await fleet.rows()) == names(0)
 
 
+async def test_rows_of_an_older_stream_of_the_name_are_replaced(fleet: Fleet) -> None:
+    async with LeaseKeeper(LeaseTable(fleet.dynamodb, fleet.table), "old", POLICY) as old:
+        old.offer(graph(shard(0), shard(1), shard(2, 0)), 1000)
+        gained = await collect(old.events(), 1)
+        assert gained == [Gained(frozenset(names(0, 1)))]
+        old.checkpoint({name(0): END, name(1): KclCheckpoint("8")})
+    a = Worker(Line(fleet.dynamodb), fleet.table, "a", POLICY, stubborn=False)
+    a.keeper.offer(graph(shard(0), shard(1)), 2000)
+    assert await a.keeper.starting_checkpoints() == {}
+    async with a:
+        await until(lambda: a.shards == names(0, 1))
+        assert a.keeper.landed() == set()
+        rows = await fleet.rows()
+        assert {rows[each]["checkpoint"]["S"] for each in names(0, 1)} == {TRIM_HORIZON}
+        assert {rows[each]["streamsvcStreamCreated"]["N"] for each in names(0, 1)} == {"2000"}
+        await rounds(a)
+        assert set(await fleet.rows()) == names(0, 1)
+        late = LeaseKeeper(LeaseTable(fleet.dynamodb, fleet.table), "late", POLICY)
+        late.offer(graph(shard(0), shard(1), shard(2, 0)), 1000)
+        async with late:
+            await until(lambda: late.problem is not None)
+            await rounds(a)
+        assert "created anew" in str(late.problem)
+        assert a.shards == names(0, 1)
+
+
+async def test_a_row_of_a_kcl_is_marked_when_it_is_taken(fleet: Fleet) -> None:
+    await fleet.put(kcl_row(0, "123"))
+    a = await fleet.start("a", graph(shard(0)))
+    a.keeper.offer(graph(shard(0)), 3000)
+    await rounds(a)
+    fleet.pass_time(POLICY.failover_s * 1.1)
+    await until(lambda: a.shards == names(0))
+    row = (await fleet.rows())[name(0)]
+    assert (row["streamsvcStreamCreated"], row["checkpoint"]) == ({"N": "3000"}, {"S": "123"})
+
+
 async def collect(events: AsyncIterator[LeaseEvent], count: int) -> list[LeaseEvent]:
     return [await anext(events) for _ in range(count)]
 

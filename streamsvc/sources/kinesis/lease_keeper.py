@@ -75,9 +75,11 @@ class Leases(Protocol):
         """Why leases may be standing still, in words."""
         ...
 
-    def offer(self, shards: Mapping[ShardId, ShardInfo]) -> None:
+    def offer(self, shards: Mapping[ShardId, ShardInfo], stream_created_s: int | None = None) -> None:
         """The whole graph as it is known now (``ShardGraph.shards``). Before the first, nothing is gained. A shard gets
-        a row, and is gained by somebody, when all its parents have ended or are not in the graph."""
+        a row, and is gained by somebody, when all its parents have ended or are not in the graph.
+
+        stream_created_s: rows of an older stream of this name are known by it, and replaced"""
         ...
 
     def events(self) -> AsyncIterator[LeaseEvent]:
@@ -131,7 +133,10 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
         self._policy = policy
         self._monotonic = monotonic
         self._offered: dict[ShardId, ShardInfo] = {}
+        self._created_s: int | None = None
         self._trimmed: set[ShardId] = set()
+        self._of_older_stream: dict[ShardId, Lease] = {}
+        self._overtaken = False
         self._rows: dict[ShardId, Lease] = {}
         self._ended: set[ShardId] = set()
         self._held: dict[ShardId, _Holding] = {}
@@ -163,9 +168,12 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
     def problem(self) -> str | None:
         if self._unread:
             return f"{self._unread} shards of {self._table.name} have no worker: raise `max_leases`, or start more"
+        if self._overtaken:
+            return f"the stream was deleted and created anew: other workers of {self._table.name} read the new one"
         return self._table.problem
 
-    def offer(self, shards: Mapping[ShardId, ShardInfo]) -> None:
+    def offer(self, shards: Mapping[ShardId, ShardInfo], stream_created_s: int | None = None) -> None:
+        self._created_s = stream_created_s
         if shards.keys() != self._offered.keys():
             self._trimmed = (self._trimmed | self._offered.keys()) - shards.keys()
             self._wake.set()
@@ -201,9 +209,15 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
     async def starting_checkpoints(self) -> Mapping[ShardId, KclCheckpoint]:
         if not await self._table.exists():
             return {}
-        rows = {lease.shard: lease for lease in await self._table.scan()}
+        rows = {lease.shard: lease for lease in await self._table.scan() if self._age(lease) == 0}
         told = {shard: lease.checkpoint for shard, lease in rows.items()}
         return dict.fromkeys(ended_shards(rows, self._offered), KclCheckpoint(SHARD_END)) | told
+
+    def _age(self, lease: Lease) -> int:
+        """Positive: its stream was deleted, and ours created under its name. Negative: it was ours that was deleted."""
+        if lease.stream_created_s is None or self._created_s is None:
+            return 0
+        return self._created_s - lease.stream_created_s
 
     @property
     def _shards(self) -> dict[ShardId, ShardInfo]:
@@ -231,7 +245,7 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
         """What is ours to write first, so that nothing that is read then comes as a surprise."""
         await self._write_held()
         self._look(await self._table.scan())
-        if self._offered:
+        if self._offered and not self._overtaken:
             await self._make_rows()
             await self._take_and_ask()
             await self._drop_trimmed()
@@ -269,7 +283,10 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
 
     def _look(self, leases: Iterable[Lease]) -> None:
         """The table as it is now."""
-        self._rows = {lease.shard: lease for lease in leases}
+        known = list(leases)
+        self._rows = {lease.shard: lease for lease in known if self._age(lease) == 0}
+        self._of_older_stream = {lease.shard: lease for lease in known if self._age(lease) > 0}
+        self._overtaken = any(self._age(lease) < 0 for lease in known)
         ours = {shard: lease for shard, lease in self._rows.items() if lease.owner == self._worker}
         self._lose(self._held.keys() - ours.keys())
         for shard, holding in self._held.items():
@@ -299,10 +316,12 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
                 KclCheckpoint(TRIM_HORIZON if shards[shard].parents & shards.keys() else self._policy.initial),
                 parents=shards[shard].parents,
                 hashes=shards[shard].hashes,
+                stream_created_s=self._created_s,
             )
             for shard in ready(shards, ended_shards(self._rows, shards)) - self._rows.keys()
         ]
-        await concurrently(self._table.create, new)
+        older = self._of_older_stream
+        await concurrently(lambda lease: self._table.create(lease, older.get(lease.shard)), new)
         self._rows |= {lease.shard: lease for lease in new}
 
     async def _take_and_ask(self) -> None:
@@ -314,7 +333,7 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
         decision = decide(self._worker, self._held.keys(), leases, self._watch, now_s, self._policy)
         self._unread = decision.unread
         wanted = [lease for lease in decision.take if not self._was_just_given(lease, now_s)]
-        taken = await concurrently(lambda lease: self._table.take(lease, self._worker), wanted)
+        taken = await concurrently(lambda lease: self._table.take(lease, self._worker, self._created_s), wanted)
         gained = {lease.shard: lease for lease in taken if lease is not None}
         self._rows |= gained
         self._held |= {shard: _Holding(lease, now_s) for shard, lease in gained.items()}
@@ -330,14 +349,15 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
 
     async def _drop_trimmed(self) -> None:
         """Rows of shards that are read to the end, and gone from the stream: those that we saw go, and those that are
-        older than any that is left."""
+        older than any that is left. And what is left of an older stream of this name."""
         oldest = min(self._offered)
         gone = [
             lease
             for shard, lease in self._rows.items()
-            if lease.ended and shard not in self._offered and (shard in self._trimmed or shard < oldest)
+            if lease.ended and _ONE_STREAM.fullmatch(shard) and (shard in self._trimmed or shard < oldest)
         ]
-        await concurrently(self._table.delete, [lease for lease in gone if _ONE_STREAM.fullmatch(lease.shard)])
+        gone += self._of_older_stream.values()
+        await concurrently(self._table.delete, [lease for lease in gone if lease.shard not in self._offered])
 
     async def _leave(self) -> None:
         """Whatever a cancelled write did, the table knows which leases are ours."""
@@ -363,7 +383,7 @@ class AllShards(AbstractAsyncContextManager["AllShards"]):
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    def offer(self, shards: Mapping[ShardId, ShardInfo]) -> None:
+    def offer(self, shards: Mapping[ShardId, ShardInfo], stream_created_s: int | None = None) -> None:
         self._shards = dict(shards)
         self._gain()
 

@@ -1,10 +1,14 @@
 """Rows of the lease table as the KCL writes them, and as leases.
 
 Names and types are those of amazon-kinesis-client, ``DynamoDBLeaseSerializer``. What other attributes a row has stays
-as it is. One is ours, ``streamsvcWantedBy`` (S): which worker asked the owner for the lease. A KCL neither reads nor
-removes it. The KCL 3's own way to ask is not used: it names the next worker as ``leaseOwner`` and the one that still
-reads as ``checkpointOwner``, and a KCL 2, which does not know the second, believes the first. Where a KCL has left
-it, it goes, as with the KCL, when the lease is taken.
+as it is. Two are ours, and a KCL neither reads nor removes them:
+
+``streamsvcStreamCreated`` (N, seconds since the epoch): which stream of this name. One that is deleted and created anew
+has the same shard ids, and by its old rows some of them would be read to their ends already.
+
+``streamsvcWantedBy`` (S): which worker asked the owner for the lease. The KCL 3's own way to ask is not used: it names
+the next worker as ``leaseOwner`` and the one that still reads as ``checkpointOwner``, and a KCL 2, which does not know
+the second, believes the first. Where a KCL has left it, it goes, as with the KCL, when the lease is taken.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ LAST_HASH = "endingHashKey"
 CHECKPOINT_OWNER = "checkpointOwner"
 PENDING = ("pendingCheckpoint", "pendingCheckpointSubSequenceNumber", "pendingCheckpointState")
 WANTED_BY = "streamsvcWantedBy"
+STREAM = "streamsvcStreamCreated"
 
 _ENTITY = "entityType"
 
@@ -53,6 +58,7 @@ def lease_of(row: Row, table: str) -> Lease | None:
             parents=frozenset(row.get(PARENTS, {"SS": ()})["SS"]),
             children=frozenset(row.get(CHILDREN, {"SS": ()})["SS"]),
             hashes=HashRange(int(row[FIRST_HASH]["S"]), int(row[LAST_HASH]["S"])) if FIRST_HASH in row else None,
+            stream_created_s=int(row[STREAM]["N"]) if STREAM in row else None,
         )
     except (KeyError, ValueError):
         hint = "Is this table the lease table of a KCL application? Name another `application`, or mend the row."
@@ -75,6 +81,8 @@ def row_of(lease: Lease) -> dict[str, dict[str, Any]]:
     if lease.hashes is not None:
         row[FIRST_HASH] = {"S": str(lease.hashes.first)}
         row[LAST_HASH] = {"S": str(lease.hashes.last)}
+    if lease.stream_created_s is not None:
+        row[STREAM] = {"N": str(lease.stream_created_s)}
     return row
 
 

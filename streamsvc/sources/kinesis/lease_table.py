@@ -75,14 +75,16 @@ class LeaseTable:
                 return found
             page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
-    async def create(self, lease: Lease) -> None:
-        """A row for a shard that has none. One that has keeps it."""
+    async def create(self, lease: Lease, instead_of: Lease | None = None) -> None:
+        """A row for a shard that has none, or that one as it was seen. One that has another keeps it."""
+        seen = {":seen": {"N": str(instead_of.counter)}} if instead_of else {}
         await self._write(
             "PutItem",
             self._dynamodb.put_item,
             Item=row_of(lease),
-            ConditionExpression="attribute_not_exists(#key)",
-            ExpressionAttributeNames={"#key": lease_rows.KEY},
+            ConditionExpression="#name = :seen" if instead_of else "attribute_not_exists(#name)",
+            ExpressionAttributeNames={"#name": lease_rows.COUNTER if instead_of else lease_rows.KEY},
+            **({"ExpressionAttributeValues": seen} if seen else {}),
         )
 
     async def delete(self, lease: Lease) -> None:
@@ -96,12 +98,14 @@ class LeaseTable:
             ExpressionAttributeValues={":seen": {"N": str(lease.counter)}},
         )
 
-    async def take(self, lease: Lease, worker: str) -> Lease | None:
-        """The lease as ours; ``None`` if its owner or another worker was faster."""
+    async def take(self, lease: Lease, worker: str, stream_created_s: int | None = None) -> Lease | None:
+        """The lease as ours; ``None`` if its owner or another worker was faster. The row is marked as that stream's."""
         change = _Change(lease).put(lease_rows.OWNER, {"S": worker})
         change.remove(lease_rows.WANTED_BY, lease_rows.CHECKPOINT_OWNER)
         if lease.owner not in (None, worker):
             change.count(lease_rows.SWITCHES)
+        if stream_created_s is not None:
+            change.put(lease_rows.STREAM, {"N": str(stream_created_s)})
         return await self._update(change, worker)
 
     async def renew(self, lease: Lease) -> Lease | None:

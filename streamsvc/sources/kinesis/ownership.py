@@ -39,6 +39,11 @@ class Shards:
         return self._graph.shards
 
     @property
+    def created_s(self) -> int:
+        """When the stream was created, seconds since the epoch."""
+        return self._created_s
+
+    @property
     def is_due(self) -> bool:
         return self._graph.must_list or not self.is_fresh(LIST_EVERY_S)
 
@@ -92,7 +97,7 @@ class Ownership:
 
     async def run(self) -> None:
         """Endless. The leases must be open."""
-        self._leases.offer(self._shards.known)
+        self._leases.offer(self._shards.known, self._shards.created_s)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_leases())
             group.create_task(self._keep_listing())
@@ -102,7 +107,7 @@ class Ownership:
         rows = list(children)
         self._shards.meet(rows)
         if rows:
-            self._leases.offer(self._shards.known)
+            self._leases.offer(self._shards.known, self._shards.created_s)
         if not rows or self._shards.is_due:
             self._look.set()
 
@@ -178,5 +183,5 @@ class Ownership:
                 await backoff.wait()
             else:
                 self._health.well("stream")
-                self._leases.offer(self._shards.known)
+                self._leases.offer(self._shards.known, self._shards.created_s)
                 return

@@ -160,6 +160,7 @@ class KinesisSource:
         await self._list_anew()
         splits, now = self._shards.by_split(), time.time()
         if start == "committed":
+            self._leases.offer(self._shards.known, self._shards.created_s)
             return places.left_by_kcl(splits, await self._leases.starting_checkpoints(), now)
         return places.starts(start, splits, now)
 
