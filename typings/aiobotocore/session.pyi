@@ -11,6 +11,7 @@ class AioSession:
         region_name: str | None = None,
         *,
         endpoint_url: str | None = None,
+        verify: bool | str | None = None,
         aws_access_key_id: str | None = None,
         aws_secret_access_key: str | None = None,
         aws_session_token: str | None = None,

@@ -57,11 +57,14 @@ class Clients:
         if service not in self._open:
             try:
                 self._session = self._session or await self._make_session()
+                address: str | None = getattr(self._aws.endpoints, service)
                 self._open[service] = await self._stack.enter_async_context(
                     self._session.create_client(
                         service,
                         self._region,
-                        endpoint_url=getattr(self._aws.endpoints, service),
+                        endpoint_url=address,
+                        # To read the CAs of the system takes some tenths of a second.
+                        verify=False if address is not None and address.startswith("http://") else None,
                         config=AioConfig(connect_timeout=5, max_pool_connections=CONNECTIONS, **_CONFIG[service]),
                         **({} if self._aws.role_arn else self._keys()),
                     )

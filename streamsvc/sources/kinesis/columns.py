@@ -27,14 +27,16 @@ class Piece:
 
     batch:      one span; none of its records if the position moved and no record came
     is_whole:   the end that was asked for is reached
-    missing:    the record to begin with was not there, and this one was the first
+    earliest:   before the first record that was there
+    missing:    that is not the one to begin with
     met:        what was met of aggregates, by name, and ``skipped``
     has_last:   the record that ends the range was among them
     """
 
     batch: Batch
+    earliest: Position
     is_whole: bool = False
-    missing: Position | None = None
+    missing: bool = False
     has_last: bool = False
     met: Counter[str] = field(default_factory=Counter)
 
@@ -78,6 +80,7 @@ def piece_of(records: Sequence[Record], wanted: Wanted, kpl: Kpl) -> Piece:
     span = Span(wanted.split, length, wanted.first, to)
     return Piece(
         batch=_batch(span, users, records, offsets.slice(start, length), rows.slice(start, length), start),
+        earliest=position_before(records[0].sequence_number),
         is_whole=is_whole,
         missing=missing,
         has_last=_has(records, wanted.end),
@@ -85,23 +88,22 @@ def piece_of(records: Sequence[Record], wanted: Wanted, kpl: Kpl) -> Piece:
     )
 
 
-def _start(records: Sequence[Record], counts: Sequence[int], wanted: Wanted) -> tuple[int, Position | None]:
-    """How many user records to leave out, and the first record that is there if it is not the one asked for."""
+def _start(records: Sequence[Record], counts: Sequence[int], wanted: Wanted) -> tuple[int, bool]:
+    """How many user records to leave out, and whether the record is missing that was asked for."""
     if not wanted.fresh:
-        return 0, None
+        return 0, False
     match parse_position(wanted.first):
         case FromRecord(sequence, sub):
-            if records[0].sequence_number != sequence:
-                return 0, position_before(records[0].sequence_number)
-            return min(sub, counts[0]), None
+            is_there = records[0].sequence_number == sequence
+            return min(sub, counts[0]) if is_there else 0, not is_there
         case FromTime(ms):
             early = 0
             for record, count in zip(records, counts, strict=True):
                 if record.approximate_arrival_timestamp is None or _ms(record.approximate_arrival_timestamp) >= ms:
                     break
                 early += count
-            return early, None
-    return 0, None
+            return early, False
+    return 0, False
 
 
 def _has(records: Sequence[Record], end: Position | None) -> bool:

@@ -15,6 +15,9 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.exceptions import (
+    ConnectionError as NoConnection,
+)
 
 from streamsvc.errors import SourceRefused, SourceUnavailable, StreamsvcError
 
@@ -103,7 +106,7 @@ def mapped(error: BaseException, action: str, **where: Any) -> StreamsvcError:
         return SourceRefused("no AWS region is known", hint="Set `aws.region`.", **where)
     if isinstance(error, CredentialRetrievalError):
         return SourceUnavailable("AWS credentials cannot be fetched now", **where)
-    if isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError):
+    if isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError | NoConnection):
         return SourceRefused(f"the request cannot be made: {_first_line(error)}", hint="Check `aws`.", **where)
     hint = f"Is `aws.region` right, and `aws.endpoints.{service}`? It is tried again for ever."
     return SourceUnavailable(f"{service} does not answer", hint=hint, **where)

@@ -13,11 +13,13 @@ TIP_INTERVAL_S = 0.22
 
 SLOWEST_S = 10.0
 BURST_S = 1.0
+MENDS = 0.8
+"""So the interval stays bounded while fewer than one call in four is refused."""
 
 
 class Pace:
     """Of one shard. While behind, calls follow one another as the two limits allow; at the tip at an even interval.
-    Other consumers take their share: a refusal doubles the interval, each call that passes mends it by a twentieth."""
+    Other consumers take their share: a refusal doubles the interval, each call that passes mends it."""
 
     def __init__(self) -> None:
         self._interval_s = 0.0
@@ -48,7 +50,7 @@ class Pace:
         """nbytes: of records, as the shard counts them; more than a second's share is paid off before the next call"""
         self._bytes -= nbytes
         self._at_tip = at_tip
-        self._interval_s *= 0.95
+        self._interval_s *= MENDS
 
     def refused(self) -> None:
         """Too many calls or bytes: somebody else reads this shard, too."""

@@ -238,21 +238,21 @@ class Reader:
                 hint=SEEK_HINT,
                 split=cursor.split,
                 position=cursor.position,
-                earliest=piece.missing or piece.batch.spans[0].to,
+                earliest=piece.earliest,
             )
-        if piece.missing is not None:
+        if piece.missing:
             self._listener.trimmed(cursor.split)
             _LOG.error(
                 "%s: the record behind which to read on is gone: retention has passed it. Records behind it may be "
                 "gone too; the next one that is there is read. position=%s earliest=%s",
                 cursor.split,
                 cursor.position,
-                piece.missing,
+                piece.earliest,
             )
 
     def _is_lost(self, cursor: _Cursor, piece: Piece) -> str | None:
         start = parse_position(cursor.position)
-        if piece.missing is not None and isinstance(start, FromRecord) and start.sub == 0:
+        if piece.missing and isinstance(start, FromRecord) and start.sub == 0:
             return "the record to read next is no longer there"
         end = None if cursor.end in (None, END) else parse_position(str(cursor.end))
         must_have_last = isinstance(end, FromRecord) and end.sub > 0 and not isinstance(start, FromTime)
