@@ -15,7 +15,7 @@ ARRIVAL = "arrival"
 
 DAY_US = 86_400_000_000
 MAX_SIZE_DAYS = 7
-MAX_OVERLAP = 1_000
+MAX_OVERLAP = 100
 
 _OF_SQL = ("tumble", "hop", "time", "group_by", "aggregate", "having")
 

@@ -378,6 +378,17 @@ def test_a_row_may_be_in_several_windows() -> None:
     assert [row["window_end"].microsecond for row in found] == [40, 100, 160]
 
 
+def test_rows_of_very_many_windows_are_folded_in_parts() -> None:
+    rows = pa.table({"x": pa.array(["1", "x", "3", "4"])})
+    made = aggregation(rows.schema, n="count(*)", total="sum(x::INTEGER)")
+    opened = made.open()
+    starts = [[*range(100_000)], [*range(200_000)], [*range(300_000)], [7]]
+    rejects = opened.add(windowed(rows, [0] * 4, [("s", n) for n in range(4)], starts))
+    assert rejects["reason"].to_pylist() == ["aggregate", "too_many_groups"]
+    [first, other] = made.finish(opened.partials(), [Window(7, 8), Window(99_999, 100_000)]).rows.to_pylist()
+    assert (first["n"], first["total"], other["n"], other["total"]) == (2, 5, 1, 1)
+
+
 def test_a_row_that_fails_is_a_reject_and_its_neighbours_are_not() -> None:
     rows = pa.table({"text": pa.array(["1", "x", "3", None]), "k": pa.array(["a", "a", "a", "b"])})
     made = aggregation(rows.schema, ["k"], total="sum(text::INTEGER)", n="count(*)")

@@ -46,7 +46,7 @@ class Results:
             return Values(self._flat(ROWS), {})
         if call.function == "sum" and not types.is_floating(call.type):
             return self._sum(call)
-        return Values(self._column(call), {})
+        return Values(self._column(call), self._too_many(call))
 
     def _column(self, call: Call) -> pa.Array:
         match call.function:
@@ -79,9 +79,14 @@ class Results:
 
     def _counts(self, call: Call) -> list[int]:
         counts: list[int] = self._state(call, Kind.COUNT).to_pylist()
-        if max(counts, default=0) >= exact.MAX_NUMBERS:
-            raise OverflowError(f"more than {exact.MAX_NUMBERS} values in one group")
         return counts
+
+    def _too_many(self, call: Call) -> dict[int, str]:
+        """Groups of more numbers than digits were made to hold."""
+        if all(state.kind is not Kind.DIGITS for state in call.states):
+            return {}
+        fault = f"more than {exact.MAX_NUMBERS} values in one group"
+        return {row: fault for row, count in enumerate(self._counts(call)) if count > exact.MAX_NUMBERS}
 
     def _bound(self, call: Call, kind: Kind) -> pa.Array:
         column = self._state(call, kind)
@@ -148,7 +153,7 @@ class Results:
             value = exact.variance(count, total, square, sample=sample)
             if value is not None and exact.special(sum_) is not None:
                 value = float("nan")
-            found.append(sqrt(value) if value is not None and call.function.startswith("stddev") else value)
+            found.append(sqrt(abs(value)) if value is not None and call.function.startswith("stddev") else value)
         return found
 
     def _quantiles(self, call: Call) -> pa.Array:

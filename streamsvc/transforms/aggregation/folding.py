@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,9 @@ from streamsvc.transforms.aggregation.row_expressions import RowExpressions
 
 _WAITING_GROUPS = 20_000
 """So many groups of single batches are merged at once, or as many as have been merged before."""
+
+
+_PAIRS_AT_ONCE = 250_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,9 @@ class OpenPartials:
         return self._merged.nbytes + sum(part.nbytes for part in self._waiting) + self._limit.nbytes
 
     def add(self, rows: Windowed) -> pa.RecordBatch:
+        return pa.concat_batches([self._add(part) for part in _parts(rows)])
+
+    def _add(self, rows: Windowed) -> pa.RecordBatch:
         rows = _in_time(rows)
         sifted = self._folding.expressions.apply(rows.rows)
         pairs = _paired(rows, sifted.rows)
@@ -115,6 +122,19 @@ class OpenPartials:
         keys = [found.flat[name].combine_chunks() for name in self._folding.layout.key_names]
         records = pairs.records
         return self._limit.refused(names, split_of_record[records], groups, row_hashes(keys), records)
+
+
+def _parts(rows: Windowed) -> Iterator[Windowed]:
+    """The rows, one part after another, each with all its pairs: of long windows with short hops there are many."""
+    if rows.members is None or len(rows.starts) <= _PAIRS_AT_ONCE:
+        yield rows
+        return
+    members = rows.members.to_numpy()
+    bounds = np.append(np.flatnonzero(np.diff(members, prepend=-1)), len(members))
+    wanted = np.arange(0, len(members) + _PAIRS_AT_ONCE, _PAIRS_AT_ONCE)
+    cuts = np.unique(bounds[np.minimum(np.searchsorted(bounds, wanted), len(bounds) - 1)]).tolist()
+    for begin, end in pairwise(cuts):
+        yield replace(rows, starts=rows.starts[begin:end], members=rows.members[begin:end])
 
 
 def _in_time(rows: Windowed) -> Windowed:
