@@ -39,6 +39,9 @@ REJECTS_READ = pa.schema([*_COORDINATES, ("key", pa.binary()), ("headers", _HEAD
 """What ``read_rejects`` makes of it; ``value`` is what came from the source, null for a tombstone."""
 
 MAX_LINE_BYTES = 256 * 1024 * 1024
+_NO_DATETIME = re.compile(r"<value|0000-|-|[0-9]{5,}-")
+"""How Arrow writes what is outside of the years 1 to 9999."""
+
 _GZIP_LEVEL = 6
 _ROWS_A_BATCH = 1000
 _BATCH_BYTES = 4 * 1024 * 1024
@@ -147,10 +150,7 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
 
 def _moment(text: str | None) -> datetime | None:
     """A producer may give its records any time, also one that no calendar has: the record is read all the same."""
-    try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        return None
+    return None if text is None or _NO_DATETIME.match(text) else datetime.fromisoformat(text)
 
 
 def _bytes(text: str | None) -> bytes | None:
