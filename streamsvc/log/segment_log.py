@@ -91,6 +91,10 @@ class SegmentLog(LogFolder):
     def worker(self) -> str:
         return self._worker
 
+    @property
+    def landing_s(self) -> float:
+        return self._landing_s
+
     async def begin(self, first_positions: Callable[[], Awaitable[Mapping[Split, Position]]]) -> None:
         """Fix where the splits begin. ``first_positions`` is asked only if no worker has ever done so."""
         if await self._started() is None:

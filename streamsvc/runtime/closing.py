@@ -51,6 +51,7 @@ class Closer:
         self._closed_here: set[Window] = set()
         self._owed_since: dict[Window, float] = {}
         self._nudged = asyncio.Event()
+        self._turn = asyncio.Lock()
         self.view: View | None = None
 
     def nudge(self) -> None:
@@ -72,6 +73,10 @@ class Closer:
 
     async def step(self) -> bool:
         """Look, and do one thing that is to be done. Answers whether there may be more."""
+        async with self._turn:
+            return await self._step()
+
+    async def _step(self) -> bool:
         view = await self.look()
         mine = self._to_write(view)
         if mine is not None:

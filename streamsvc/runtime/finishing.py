@@ -13,7 +13,7 @@ from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ObjectInfo, Position, Ranges, Split
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.segment import OpenSegment, Recipe, publish
-from streamsvc.runtime.windowing import open_segment
+from streamsvc.runtime.windowing import check_windows, open_segment
 
 Build: TypeAlias = Callable[[dict[str, Any]], Recipe]
 """A stored configuration to its recipe, without a limit on partitions: what was planned was cut to it."""
@@ -66,12 +66,17 @@ class Finisher:
         self._observer.finishing(plan)
         watermarks = {split: range_.watermark for split, range_ in plan.ranges.items()}
         segment = open_segment(recipe, {split: us for split, us in watermarks.items() if us is not None})
-        ranges = {split: (range_.cursor.position, range_.to) for split, range_ in plan.ranges.items()}
+        ranges = {
+            split: (range_.cursor.position, range_.to)
+            for split, range_ in plan.ranges.items()
+            if range_.to > range_.cursor.position
+        }
         async for batch in self._source.read_range(ranges):
             if await asyncio.to_thread(segment.add, batch) is not None:
                 raise LogCorrupt("a planned segment does not fit its configuration", segment=plan.segment)
             self._holds(plan.segment, segment.memory_bytes)
         self._check(plan, segment, ranges)
+        check_windows(plan, segment)
         encoded = await asyncio.to_thread(segment.close, plan.segment)
         if encoded.partials is not None and plan.windows:
             await self._log.save_partials(plan.segment, encoded.partials)
@@ -84,7 +89,7 @@ class Finisher:
             first, to = planned.cursor.position, planned.to
             seen = await self._first_available(split, first, to)
             if seen is None or seen > (planned.first_record or first):
-                lost[split] = (first, min(seen or to, to))
+                lost[split] = (first, to if plan.is_windowed else min(seen or to, to))
         return {split: (first, to) for split, (first, to) in lost.items() if first < to}
 
     async def _first_available(self, split: Split, first: Position, to: Position) -> Position | None:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from time import monotonic
 
-from streamsvc.core.segments import Outcome, Range
+from streamsvc.core.segments import Outcome, Plan, Range
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ObjectInfo, Ranges, Split
 from streamsvc.runtime.observer import Observer
@@ -55,7 +55,7 @@ class Lander:
     ) -> None:
         """Start landing; ``on_done`` is called when there is an outcome, or a failure that ``result`` raises."""
         assert self._task is None, "one segment lands at a time"
-        self.ranges = segment.ranges
+        self.ranges = {split: (wanted.cursor.position, wanted.to) for split, wanted in ranges.items()}
         self.held_bytes = segment.memory_bytes
         self._task = asyncio.create_task(self._land(segment, ranges, reason))
         self._task.add_done_callback(lambda _: on_done())
@@ -82,16 +82,23 @@ class Lander:
         encoding = asyncio.get_running_loop().run_in_executor(self._threads, segment.close, name)
         try:
             plan = await self._log.plan(
-                name, ranges, config=self._identity.config, decode_version=self._identity.decode_version
+                name,
+                ranges,
+                config=self._identity.config,
+                decode_version=self._identity.decode_version,
+                windows=segment.windows,
             )
-            outcome = await self._log.land(plan, self._writer(encoding))
+            outcome = await self._log.land(plan, self._writer(plan, encoding))
         finally:
             encoding.cancel()
         self._observer.landed(outcome, segment.tally, reason=reason, seconds=monotonic() - began)
         return outcome
 
-    def _writer(self, encoding: asyncio.Future[Encoded]) -> Callable[[], Awaitable[list[ObjectInfo]]]:
+    def _writer(self, plan: Plan, encoding: asyncio.Future[Encoded]) -> Callable[[], Awaitable[list[ObjectInfo]]]:
         async def write() -> list[ObjectInfo]:
-            return await publish(self._recipe, await asyncio.shield(encoding))
+            encoded = await asyncio.shield(encoding)
+            if encoded.partials is not None and plan.windows:
+                await self._log.save_partials(plan.segment, encoded.partials)
+            return await publish(self._recipe, encoded)
 
         return write

@@ -11,10 +11,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import TypeAlias
 
 import stamina
 
@@ -24,47 +23,22 @@ from streamsvc.errors import Retryable
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.health import OpenSegmentStatus
 from streamsvc.records import Batch, Position, Split
+from streamsvc.runtime.destinations import Closings, destination_of
+from streamsvc.runtime.events import Event, Landed, Moved, Recovered, Stop
 from streamsvc.runtime.finishing import Finisher
 from streamsvc.runtime.landing import Identity, Lander
 from streamsvc.runtime.memory import MemoryBudget
 from streamsvc.runtime.observer import Observer
-from streamsvc.runtime.segment import OpenSegment, Recipe
+from streamsvc.runtime.segment import Recipe
 from streamsvc.runtime.splits import Splits
 from streamsvc.runtime.stopping import unless
+from streamsvc.runtime.windowing import Place
 
 COMMITS_A_CHECKPOINT = 100
 """Walking a split costs a few reads a segment, so a worker folds the log now and then."""
 
 LAG_EVERY_S = 10.0
 LOOK_EVERY_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """The places of these splits in the log are known: reading can begin."""
-
-    cursors: Mapping[Split, Cursor]
-    ticket: int
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """These splits, which stood at these cursors, go on elsewhere: somebody has claimed their tails."""
-
-    cursors: Mapping[Split, Cursor]
-
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """The segment that was landing has an outcome, or has failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Land what is open, then end."""
-
-
-Event: TypeAlias = Batch | Assigned | Revoked | Recovered | Moved | Landed | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +50,7 @@ class Policy:
     until_end: bool = False
     tick_s: float = 0.5
     look_s: float = LOOK_EVERY_S
+    closings: Closings = field(default_factory=Closings)
 
 
 class Pipeline:
@@ -99,8 +74,7 @@ class Pipeline:
         self._name = identity.pipeline
         self._source = source
         self._log = log
-        self._recipe = recipe
-        self._finish = finisher
+        self._to = destination_of(recipe, log, source, finisher, observer, policy.closings)
         self._policy = policy
         self._budget = budget
         self._observer = observer
@@ -112,7 +86,7 @@ class Pipeline:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix=f"{self._name}-columns")
         self._lander = Lander(identity, log, recipe, self._threads, observer)
         self._splits = Splits()
-        self._open = OpenSegment(recipe)
+        self._open = self._to.open()
         self._opened_at = 0.0
         self._landing_opened_at = 0.0
         self._ends: Mapping[Split, Position] | None = None
@@ -158,6 +132,7 @@ class Pipeline:
         self._spawn(self._pump())
         self._spawn(self._watch_lag())
         self._spawn(self._watch_silent_splits())
+        self._spawn(self._to.run())
         try:
             while not await self._is_complete():
                 await self._handle(await self._next_event())
@@ -174,6 +149,7 @@ class Pipeline:
         async for attempt in stamina.retry_context(on=self._is_worth_waiting, attempts=None, timeout=None):
             with attempt:
                 await self._log.begin(self._source.first_positions)
+                await self._to.begin()
                 if self._policy.until_end:
                     self._ends = await self._source.ends()
 
@@ -188,9 +164,10 @@ class Pipeline:
             return False
         if self._stopping.is_set():
             return True
-        if self._ends is None or not self._splits.have_committed(self._ends):
+        ends = self._ends
+        if ends is None or not (self._splits.have_committed(ends) and await self._others_have_committed(ends)):
             return False
-        return await self._others_have_committed(self._ends)
+        return await self._to.is_complete()
 
     async def _others_have_committed(self, ends: Mapping[Split, Position]) -> bool:
         """Whether the splits that other workers own are committed up to their ends. Asks once a tick."""
@@ -276,8 +253,7 @@ class Pipeline:
             case Assigned():
                 await self._take_over(event.splits)
             case Recovered():
-                if not self._stopping.is_set():
-                    self._source.start_at(self._splits.start(event.cursors, event.ticket))
+                self._start(event.places, event.ticket)
             case Moved():
                 self._follow(event.cursors)
             case Revoked():
@@ -347,6 +323,8 @@ class Pipeline:
     async def _cut_if_due(self) -> None:
         if not self._open.ranges:
             self._pressure.clear()
+            if self._to.is_due(self._splits, self._policy.interval_s):
+                await self._cut("idle")
         elif self._pressure.is_set():
             self._pressure.clear()
             await self._cut("memory")
@@ -359,11 +337,13 @@ class Pipeline:
 
     async def _cut(self, reason: str) -> None:
         """Begin to land what is open. Waits for the segment before it, which, if aborted, takes this one with it."""
-        if await self._settle() is False or not self._open.ranges:
+        if await self._settle() is False:
             return
-        segment, self._open = self._open, OpenSegment(self._recipe)
-        self._landing_opened_at = self._opened_at
-        ranges = self._splits.plan(segment.ranges, segment.first_records)
+        ranges = self._to.plan(self._open, self._splits)
+        if not ranges:
+            return
+        segment, self._open = self._open, self._to.open()
+        self._landing_opened_at = self._opened_at if segment.ranges else monotonic()
         self._observer.cut(reason)
         self._lander.begin(segment, ranges, reason, lambda: self._mailbox.put_nowait(Landed()))
         self._account()
@@ -381,6 +361,7 @@ class Pipeline:
         self._splits.committed(outcome)
         self._source.acknowledge({split: to for split, (_, to) in ranges.items()})
         self._account()
+        self._to.committed()
         self._commits += 1
         if self._commits % COMMITS_A_CHECKPOINT == 0:
             self._spawn(self._keep_house())
@@ -399,7 +380,7 @@ class Pipeline:
     def _start_over(self) -> None:
         """A claim was lost: another worker has had one of our splits. Ask the log again where each of them stands."""
         self._observer.fenced()
-        self._open = OpenSegment(self._recipe)
+        self._open = self._to.open()
         self._account()
         self._source.stop_reading(sorted(self._splits.assigned))
         self._recover(self._splits.assigned)
@@ -410,6 +391,12 @@ class Pipeline:
         if any(split in self._open.ranges or split in self._lander.ranges for split in splits):
             await self._land_all("assigned")
         self._recover(splits)
+
+    def _start(self, places: Mapping[Split, Place], ticket: int) -> None:
+        if not self._stopping.is_set():
+            positions = self._splits.start({split: place.cursor for split, place in places.items()}, ticket)
+            self._to.start({split: places[split] for split in positions})
+            self._source.start_at(positions)
 
     def _follow(self, moved: Mapping[Split, Cursor]) -> None:
         """Ask the log for their places, unless they have moved by our own doing since it was asked."""
@@ -426,8 +413,7 @@ class Pipeline:
         """Ask the log where each split goes on; that may mean to finish a segment of another worker first."""
         async for attempt in stamina.retry_context(on=self._is_worth_waiting, attempts=None, timeout=None):
             with attempt:
-                cursors = await self._log.recover_all(splits, self._finish)
-                self._mailbox.put_nowait(Recovered(cursors, ticket))
+                self._mailbox.put_nowait(Recovered(await self._to.places(splits), ticket))
 
     async def _hand_over(self, event: Revoked) -> None:
         """Land what is held of the leaving splits while there is time, then let them go."""

@@ -15,20 +15,23 @@ from streamsvc.records import Finished, Partials, Window
 
 @dataclass(frozen=True, slots=True)
 class WindowRecipe:
-    """What becomes of rows, until they are partials.
+    """What becomes of rows, until they are partials; and of partials, if this is of a pipeline that runs.
 
+    digest:       of all that results hang on: a pipeline never changes it
     disorder_us:  the watermark of a split trails its newest event by this
     lateness_us:  how long a window is kept open after the watermark has passed its end
     max_ahead_us: an event further ahead of its arrival does not move the watermark; ``None``: any does
     lock:         held for every call to the aggregation: a segment is encoded while the next one fills
     """
 
+    digest: str
     windows: Windows
     time: EventTime
     disorder_us: int
     lateness_us: int
     max_ahead_us: int | None
     aggregation: Aggregation
+    results: Results | None = None
     lock: Lock = field(default_factory=Lock)
 
 

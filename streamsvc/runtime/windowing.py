@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamsvc.core.segments import Cursor, Plan, Range
+from streamsvc.core.segments import NEVER, Cursor, Plan, Range
 from streamsvc.core.windows.assignment import Ints
 from streamsvc.core.windows.lateness import Sorted, sort_out
 from streamsvc.core.windows.watermarks import Mask, Run, Watermarks, is_ahead
+from streamsvc.errors import LogCorrupt
 from streamsvc.log.window_log import WindowLog
 from streamsvc.records import NO_REJECTS, REJECTED, ROW, Batch, ObjectInfo, Split, Windowed, row_bounds
 from streamsvc.runtime.segment import Encoded, OpenSegment, Recipe
@@ -170,6 +171,22 @@ def _runs(rows: pa.RecordBatch, batch: Batch) -> list[Run]:
     ]
 
 
+def check_windows(plan: Plan, segment: OpenSegment) -> None:
+    """The ranges that were read again must have moved the watermarks as the plan says. Raises ``LogCorrupt``."""
+    if not isinstance(segment, WindowedSegment):
+        return
+    for split, wanted in plan.ranges.items():
+        if not wanted.is_lift and segment.watermark(split) != wanted.reached:
+            raise LogCorrupt(
+                "a segment that is read again has other event times than when it was planned",
+                hint="Something between the source and the windows depends on more than the records.",
+                segment=plan.segment,
+                split=split,
+                planned=wanted.reached,
+                found=segment.watermark(split),
+            )
+
+
 # What a segment wants
 
 
@@ -197,7 +214,7 @@ class Place:
     """Of a split in the log: where its next claim goes, and its watermark there."""
 
     cursor: Cursor
-    watermark: int
+    watermark: int = NEVER
 
 
 class Family(Protocol):

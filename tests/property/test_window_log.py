@@ -111,7 +111,7 @@ class InsistOnClosing(Insist):
     """Likewise, but for joins."""
 
     async def decide(self, view: View, entry: Entry) -> bool:
-        return await (super() if entry.kind == "close" else super(Insist, self)).decide(view, entry)
+        return await (super().decide(view, entry) if entry.kind == "close" else WindowLog.decide(self, view, entry))
 
 
 class ForgetStraddling(WindowLog):

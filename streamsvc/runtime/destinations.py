@@ -1,0 +1,230 @@
+"""Where the rows of a pipeline go: into objects, as they are, or into windows. What a pipeline asks of either."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from streamsvc.contracts import Source
+from streamsvc.core.segments import Cursor, Range
+from streamsvc.errors import Retryable
+from streamsvc.log.segment_log import SegmentLog
+from streamsvc.log.window_log import WindowLog
+from streamsvc.records import Split
+from streamsvc.runtime.closing import Closer
+from streamsvc.runtime.finishing import Finisher
+from streamsvc.runtime.observer import Observer
+from streamsvc.runtime.segment import OpenSegment, Recipe
+from streamsvc.runtime.splits import Splits
+from streamsvc.runtime.window_recipe import WindowRecipe
+from streamsvc.runtime.windowing import Place, WindowedSegment, lift, take_over, with_watermarks
+
+
+@dataclass(frozen=True, slots=True)
+class Closings:
+    """When windows are closed.
+
+    at_end:       close what is open once all splits are at their ends
+    idle_after_s: do so as well when nothing has come for so long; ``None``: never
+    poll_s:       how often a worker looks whether another's commit has made windows due
+    """
+
+    at_end: bool = False
+    idle_after_s: float | None = None
+    poll_s: float = 1.0
+
+
+class Destination(Protocol):
+    """How segments are opened and planned, and what else there is to do."""
+
+    async def begin(self) -> None:
+        """Once, before anything is read."""
+        ...
+
+    async def run(self) -> None:
+        """Beside reading and landing; ends when it likes, or is cancelled."""
+        ...
+
+    async def places(self, splits: list[Split]) -> Mapping[Split, Place]:
+        """Where these splits go on, once nothing before is undecided."""
+        ...
+
+    def start(self, places: Mapping[Split, Place]) -> None:
+        """These are read from there on."""
+        ...
+
+    def open(self) -> OpenSegment: ...
+
+    def plan(self, segment: OpenSegment, splits: Splits) -> dict[Split, Range]:
+        """What the segment wants, which may be more than it holds. The next one opened goes on behind it."""
+        ...
+
+    def is_due(self, splits: Splits, interval_s: float) -> bool:
+        """A segment is to be cut, though nothing was taken in."""
+        ...
+
+    def committed(self) -> None:
+        """A segment has landed."""
+        ...
+
+    async def is_complete(self) -> bool:
+        """Nothing more is to come of what is committed, which is all there is."""
+        ...
+
+
+class ToObjects:
+    """A ``Destination``."""
+
+    def __init__(self, recipe: Recipe, log: SegmentLog, finisher: Finisher) -> None:
+        self._recipe = recipe
+        self._log = log
+        self._finish = finisher
+
+    async def begin(self) -> None:
+        return
+
+    async def run(self) -> None:
+        return
+
+    async def places(self, splits: list[Split]) -> Mapping[Split, Place]:
+        cursors: Mapping[Split, Cursor] = await self._log.recover_all(splits, self._finish)
+        return {split: Place(cursor) for split, cursor in cursors.items()}
+
+    def start(self, places: Mapping[Split, Place]) -> None:
+        return
+
+    def open(self) -> OpenSegment:
+        return OpenSegment(self._recipe)
+
+    def plan(self, segment: OpenSegment, splits: Splits) -> dict[Split, Range]:
+        return splits.plan(segment.ranges, segment.first_records)
+
+    def is_due(self, splits: Splits, interval_s: float) -> bool:
+        return False
+
+    def committed(self) -> None:
+        return
+
+    async def is_complete(self) -> bool:
+        return True
+
+
+class ToWindows:
+    """A ``Destination``. Its segments also lift idle splits, once an interval.
+
+    policy: when windows are closed that no watermark closes, and how often a worker looks
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        window: WindowRecipe,
+        log: WindowLog,
+        source: Source,
+        finisher: Finisher,
+        closer: Closer,
+        observer: Observer,
+        policy: Closings,
+    ) -> None:
+        self._recipe = recipe
+        self._window = window
+        self._log = log
+        self._source = source
+        self._finish = finisher
+        self.closer = closer
+        self._observer = observer
+        self._watermarks: dict[Split, int] = {}
+        self._planned_at = monotonic()
+        self._policy = policy
+        self._ending = False
+
+    async def begin(self) -> None:
+        await self._log.begin_windows(self._window.digest)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.closer.run(self._policy.poll_s, self._retrying))
+            if self._policy.idle_after_s is not None:
+                group.create_task(self._close_when_silent(self._policy.idle_after_s))
+
+    async def places(self, splits: list[Split]) -> Mapping[Split, Place]:
+        return await take_over(self._log, self._source, splits, self._finish)
+
+    def start(self, places: Mapping[Split, Place]) -> None:
+        self._watermarks.update({split: place.watermark for split, place in places.items()})
+
+    def open(self) -> OpenSegment:
+        return WindowedSegment(self._recipe, self._window, self._watermarks)
+
+    def plan(self, segment: OpenSegment, splits: Splits) -> dict[Split, Range]:
+        assert isinstance(segment, WindowedSegment)
+        self._planned_at = monotonic()
+        ranges = with_watermarks(splits.plan(segment.ranges, segment.first_records), segment, self._watermarks)
+        for split, to in self._lifts(splits).items():
+            if split not in ranges:
+                ranges[split] = lift(splits.cursors[split], self._watermarks[split], to)
+        self._watermarks.update(
+            {split: wanted.reached for split, wanted in ranges.items() if wanted.reached is not None}
+        )
+        return ranges
+
+    def is_due(self, splits: Splits, interval_s: float) -> bool:
+        waited_s = monotonic() - self._planned_at
+        return (self._ending or waited_s >= interval_s) and bool(self._lifts(splits))
+
+    def committed(self) -> None:
+        self.closer.nudge()
+
+    async def is_complete(self) -> bool:
+        while await self.closer.step():
+            pass
+        if self._policy.at_end:
+            self._ending = True
+            await self.closer.lift_all()
+        view = await self.closer.look()
+        return not view.control.owed and not (self._policy.at_end and view.open_windows)
+
+    def _lifts(self, splits: Splits) -> dict[Split, int]:
+        """Where to lift the splits that nothing comes of: not those with children, which end where they are."""
+        view = self.closer.view
+        if view is None:
+            return {}
+        waiting = {split: at for split, at in splits.reached.items() if at == splits.cursors[split].position}
+        idle = self._source.at_end(waiting).difference(*self._source.parents().values())
+        lifts = {split: view.lift_of(split) for split in idle}
+        return {split: to for split, to in lifts.items() if to is not None and to > self._watermarks[split]}
+
+    async def _close_when_silent(self, silence_s: float) -> None:
+        """Nothing with rows was committed for so long, by anybody: then nothing will close the last windows."""
+        seen, since = None, monotonic()
+        while True:
+            await asyncio.sleep(self._policy.poll_s)
+            view = self.closer.view
+            places = view and {split: (at.cursor.epoch, at.cursor.position) for split, at in view.standings.items()}
+            if places != seen:
+                seen, since = places, monotonic()
+            elif monotonic() - since >= silence_s:
+                try:
+                    await self.closer.lift_all()
+                except Retryable as error:
+                    self._retrying(error)
+
+    def _retrying(self, error: Retryable) -> None:
+        self._observer.retrying("windows", error)
+
+
+def destination_of(
+    recipe: Recipe, log: SegmentLog, source: Source, finisher: Finisher, observer: Observer, closings: Closings
+) -> Destination:
+    """``log`` of a windowed pipeline is a ``WindowLog``, and its recipe knows where results go."""
+    window = recipe.window
+    if window is None:
+        return ToObjects(recipe, log, finisher)
+    assert isinstance(log, WindowLog)
+    assert window.results is not None
+    results = window.results
+    closer = Closer(log, window.windows, window.lateness_us, results.finish, results.sink, landing_s=log.landing_s)
+    return ToWindows(recipe, window, log, source, finisher, closer, observer, closings)
