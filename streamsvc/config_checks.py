@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from streamsvc.config import MIN_WORKER_MEMORY, Pipeline, Service
@@ -29,14 +29,23 @@ def faults(service: Service) -> Iterator[tuple[Place, str]]:
             yield here, "no pipeline can be called rejects: its log would lie among the rejects of others"
         yield from _window_faults(here, pipeline)
         yield from _source_faults(service, (*here, "source"), pipeline.source)
+        yield from _repeated((*here, "include"), pipeline.include)
         yield from _address_faults((*here, "sink", "path"), pipeline.sink.path)
         if pipeline.rejects is not None:
             yield from _address_faults((*here, "rejects", "path"), pipeline.rejects.path)
 
 
+def _repeated(here: Place, names: Sequence[str]) -> Iterator[tuple[Place, str]]:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield (*here, number), f"{name} is here twice"
+
+
 def _source_faults(service: Service, here: Place, source: Source) -> Iterator[tuple[Place, str]]:
     if source.kafka is not None and source.kafka.instance_id is not None and service.workers != 1:
         yield (*here, "kafka", "instance_id"), "several workers cannot have one name: leave it out"
+    if source.kafka is not None:
+        yield from _repeated((*here, "kafka", "topics"), source.kafka.topics)
     if source.kinesis is not None and source.kinesis.leases == "none" and service.workers != 1:
         yield (*here, "kinesis", "leases"), "without leases every worker would read all shards: set `workers: 1`"
 

@@ -512,3 +512,13 @@ def test_how_aggregates_are_read_is_among_the_rules(folder: Folder) -> None:
     assert rules.document()["kpl"] == {"deaggregate": True, "out_of_range": "keep"}
     assert Rules.model_validate(rules.document()) == rules
     assert "kpl" not in Rules.of(folder.load(GOOD).service.pipelines["access"], "s3://lake/_rejects/").document()
+
+
+def test_what_is_named_twice(folder: Folder) -> None:
+    """A file with two columns of one name is one that most readers refuse."""
+    twice = GOOD.replace("topics: [access]", "topics: [access, access]") + "    include: [_key, _split, _key]\n"
+    found = folder.problems(twice)
+    assert [problem.split(": ", 1)[1] for problem in found] == [
+        "pipelines.access.source.kafka.topics.1: access is here twice",
+        "pipelines.access.include.2: _key is here twice",
+    ]
