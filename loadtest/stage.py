@@ -123,10 +123,10 @@ class Stage:
         endpoint_url = self.store.faulty_url if faulty else self.store.endpoint_url
         return {"endpoint_url": endpoint_url} if endpoint_url else {}
 
-    def configuration(self, name: str, *, faulty: bool = False, interval: str = "5m", **service: Any) -> Path:
-        """A configuration file; ``service`` are settings of its top level. ``faulty``: by way of the proxy."""
+    def pipeline(self, interval: str) -> dict[str, Any]:
+        """The pipeline; interval: of its buffer."""
         columns = {"json": {"schema": JSON_COLUMNS}} if self.form == "json" else {"apache": "combined"}
-        pipeline = {
+        return {
             "source": self.source(),
             "decode": columns,
             "include": list(self.include),
@@ -138,13 +138,16 @@ class Stage:
             },
             "rejects": {"path": self.store.rejects},
         }
+
+    def configuration(self, name: str, *, faulty: bool = False, interval: str = "5m", **service: Any) -> Path:
+        """A configuration file; ``service`` are settings of its top level. ``faulty``: by way of the proxy."""
         whole = {
             "service": f"loadtest-{self.topic}",
             "state": self.store.state,
             "http": None,
             "aws": self.aws(faulty=faulty),
             **service,
-            "pipelines": {PIPELINE: pipeline},
+            "pipelines": {PIPELINE: self.pipeline(interval)},
         }
         path = self.directory / f"{name}.yaml"
         path.write_text(json.dumps(whole, indent=2), encoding="utf-8")
@@ -156,10 +159,10 @@ class Stage:
         command = [STREAMSVC, "run", str(configuration), *flags]
         return Child(command, self.directory / f"worker-{instance}.log", environment)
 
-    def finish(self, configuration: Path, within_s: float) -> dict[str, Any]:
+    def finish(self, configuration: Path, within_s: float, *flags: str) -> dict[str, Any]:
         """``run --until-end``: its summary. Raises ``ProcessFailed``."""
         summary = self.directory / "summary.json"
-        child = self.worker(configuration, "finisher", "--until-end", "--summary", str(summary))
+        child = self.worker(configuration, "finisher", "--until-end", "--summary", str(summary), *flags)
         try:
             child.wait(within_s)
         finally:
