@@ -17,6 +17,7 @@ from streamsvc.core.kinesis_positions import BEGINNING, END
 from streamsvc.core.kpl import hash_key
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import Batch, Position, Split, row_bounds
+from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.source import KinesisSource
 from streamsvc.testing.kinesis_server import Fault, KinesisServer, Limits
 from streamsvc.testing.kinesis_server.shards import Shard
@@ -48,19 +49,30 @@ class Scene:
     metrics: Metrics = field(default_factory=lambda: Metrics("test"))
 
     def source(
-        self, *, worker: str = "w", queue_bytes: int = 32 * MIB, joins: bool = True, **options: Any
+        self,
+        *,
+        worker: str = "w",
+        queue_bytes: int = 32 * MIB,
+        joins: bool = True,
+        handover_s: float = 60.0,
+        **options: Any,
     ) -> KinesisSource:
         options = {"stream": "access", "leases": "none"} | options
         return KinesisSource(
             KinesisOptions(**options),
-            service="test",
-            pipeline="p",
+            application="test.p",
             worker=worker,
             queue_bytes=queue_bytes,
             aws=aws(self.server.endpoint_url, self.dynamodb),
-            metrics=self.metrics,
+            counts=Counts(self.metrics, "p"),
             joins=joins,
+            handover_s=handover_s,
         )
+
+    def trim(self, shard: int, before: int) -> None:
+        """Retention takes the records before this one, counted from 0."""
+        taker = self.shards[shard]
+        taker.trim(taker._arrivals[before])
 
     @property
     def shards(self) -> list[Shard]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from streamsvc.config import Aws
 from streamsvc.config_sources import KinesisSource as KinesisOptions
 from streamsvc.config_sources import Source as Options
+from streamsvc.config_sources import application_name
 from streamsvc.config_sources import application_name, lease_table
 from streamsvc.contracts import Inspectable, Source
 from streamsvc.core.kinesis_positions import BEGINNING
@@ -16,6 +17,7 @@ from streamsvc.records import Position
 from streamsvc.sources.kafka.source import KafkaSource
 from streamsvc.sources.kinesis.kcl.settings import command_line, find_runtime, settings_for
 from streamsvc.sources.kinesis.kcl.source import KclSource
+from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.source import KinesisSource
 
 
@@ -85,11 +87,10 @@ def _kinesis(options: KinesisOptions, reader: Reader) -> Source:
 def _native(options: KinesisOptions, reader: Reader, *, joins: bool) -> KinesisSource:
     return KinesisSource(
         options,
-        service=reader.service,
-        pipeline=reader.pipeline,
+        application=application_name(reader.service, reader.pipeline, options),
         worker=reader.instance,
         queue_bytes=reader.queue_bytes,
         aws=reader.aws,
-        metrics=reader.metrics,
+        counts=Counts(reader.metrics, reader.pipeline),
         joins=joins,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,9 +17,12 @@ from confluent_kafka.cimpl import OFFSET_SPEC_LATEST
 from loadtest.kafka_broker import KafkaBroker
 from streamsvc.config_sources import KafkaSource as KafkaOptions
 from streamsvc.contracts import Source
-from streamsvc.records import Split
+from streamsvc.core.kinesis_positions import FromRecord, parse_position, position_after, position_before
+from streamsvc.core.offsets import offset_of, position_of
+from streamsvc.records import Position, Split
 from streamsvc.sources.kafka.source import KafkaSource
 from streamsvc.testing.memory_source import MemorySource, MemoryTopic, Record
+from tests.kinesis_sources import Scene
 
 Start = Literal["earliest", "latest", "committed"]
 
@@ -46,6 +50,64 @@ class Stage(ABC):
 
     @abstractmethod
     def number(self, split: Split) -> int: ...
+
+    def before(self, split: int, record: int) -> Position:
+        """The boundary before a record of the split, counted from 0; or behind the last."""
+        return position_of(record)
+
+    def counted(self, split: int, place: Position) -> int:
+        """Which record has this place."""
+        return offset_of(place)
+
+
+class KinesisStage(Stage):
+    """Three shards; members share them by leases."""
+
+    hold_s = 3.0
+
+    def __init__(self, scene: Scene, retrieval: Literal["polling", "fanout"]) -> None:
+        self._scene = scene
+        self._retrieval = retrieval
+        self._application = f"app-{uuid.uuid4().hex[:12]}"
+        self._members = 0
+        self._puts: list[list[str]] = [[], [], []]
+
+    def member(self, start: Start = "earliest") -> AbstractAsyncContextManager[Source]:
+        self._members += 1
+        return self._scene.source(
+            worker=f"worker-{self._members}",
+            handover_s=self.hold_s,
+            retrieval=self._retrieval,
+            application=self._application,
+            leases="dynamodb",
+            failover=2.0,
+            start={"earliest": "trim_horizon"}.get(start, start),
+        )
+
+    def append(self, split: int, *records: Record) -> None:
+        """A millisecond apart, so that retention can take them one by one."""
+        base = time.time() - 100.0
+        for record in records:
+            at = base + len(self._puts[split]) / 1000
+            self._puts[split] += self._scene.put(record.value or b"", shard=split, at=at)
+
+    def abort(self, split: int, records: int) -> None:
+        raise NotImplementedError("Kinesis has no transactions")
+
+    def expire(self, split: int, before: int) -> None:
+        self._scene.trim(split, before)
+
+    def number(self, split: Split) -> int:
+        return int(split.partition(".")[0][-1])
+
+    def before(self, split: int, record: int) -> Position:
+        puts = self._puts[split]
+        return position_before(puts[record]) if record < len(puts) else position_after(puts[-1])
+
+    def counted(self, split: int, place: Position) -> int:
+        found = parse_position(place)
+        assert isinstance(found, FromRecord)
+        return self._puts[split].index(found.sequence)
 
 
 class MemoryStage(Stage):

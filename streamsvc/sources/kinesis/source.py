@@ -13,16 +13,15 @@ from typing import Any, Self
 
 from streamsvc.config import Aws
 from streamsvc.config_sources import KinesisSource as Options
-from streamsvc.config_sources import application_name, lease_table
 from streamsvc.contracts import Lag, SplitEvent
 from streamsvc.core.kinesis_positions import BEGINNING, END, parse_position, position_before
 from streamsvc.core.leases import LeasePolicy
 from streamsvc.errors import PositionLost, Retryable, SourceUnavailable
-from streamsvc.ops.metrics import Metrics
 from streamsvc.records import Batch, Position, Ranges, Split
 from streamsvc.sources.kinesis import failures, places
 from streamsvc.sources.kinesis.clients import Clients
 from streamsvc.sources.kinesis.consumer import Consumer
+from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.fanout import FanOut
 from streamsvc.sources.kinesis.health import Health
 from streamsvc.sources.kinesis.lease_keeper import AllShards, LeaseKeeper
@@ -43,10 +42,11 @@ _LOG = logging.getLogger("streamsvc.kinesis")
 class KinesisSource:
     """Implements ``contracts.Source`` for one stream. Positions are those of ``core/kinesis_positions.py``.
 
-    service, pipeline: make the name of the application, unless the configuration gives one
-    worker:            names this worker in the lease table; unique among live workers
-    queue_bytes:       what may be read ahead; while ``read_range`` runs, half as much again
-    joins:             ``False`` looks at the stream without taking leases: nothing is ever assigned
+    application: its name, unless the configuration gives one
+    worker:      names this worker in the lease table; unique among live workers
+    queue_bytes: what may be read ahead; while ``read_range`` runs, half as much again
+    joins:       ``False`` looks at the stream without taking leases: nothing is ever assigned
+    handover_s:  how long a shard that another worker asks for may wait for its segment to land
 
     While Kinesis or DynamoDB does not answer, ``read`` waits, and ``problem`` says what is wrong. Entering raises
     ``SourceRefused`` where not even a client can be made (no region, no such profile).
@@ -56,24 +56,25 @@ class KinesisSource:
         self,
         options: Options,
         *,
-        service: str,
-        pipeline: str,
+        application: str,
         worker: str,
         queue_bytes: int,
         aws: Aws,
-        metrics: Metrics,
+        counts: Counts,
         joins: bool = True,
+        handover_s: float = 60.0,
     ) -> None:
+        self._handover_s = handover_s
         self._options = options
-        self._application = application_name(service, pipeline, options)
-        self._table = lease_table(service, pipeline, options)
+        self._application = options.application or application
+        self._table = options.lease_table or self._application
         self._worker = worker
         self._queue_bytes = queue_bytes
         self._joins = joins
         region = options.stream_arn.split(":")[3] if options.stream_arn else None
         self._clients = Clients(aws, region)
         self._health = Health()
-        self._told = _Told(metrics, pipeline)
+        self._counts = counts
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
@@ -83,7 +84,7 @@ class KinesisSource:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._clients)
             self._stream = Stream(self._options, await self._clients.get("kinesis"))
-            self._paces = Paces(self._told.throttled)
+            self._paces = Paces(self._counts.throttled)
             self._polling = Polling(self._stream, self._paces, self._health)
             self._places = places.Places(self._stream, self._paces, self._options.kpl)
             self._shards = Shards(self._stream)
@@ -138,7 +139,7 @@ class KinesisSource:
     async def read_range(self, ranges: Ranges) -> AsyncIterator[Batch]:
         ends = {split: to for split, (first, to) in ranges.items() if first < to}
         await self._check_live({split: ranges[split][0] for split in ends})
-        async with self._make_reader(self._polling, self._queue_bytes // 2, _InRange(self._told)) as reader:
+        async with self._make_reader(self._polling, self._queue_bytes // 2, _InRange(self._counts)) as reader:
             reader.start({split: Start(ranges[split][0], to) for split, to in ends.items()})
             while ends:
                 batch = await reader.read()
@@ -218,10 +219,10 @@ class KinesisSource:
         self._ownership.ended(children or [])
 
     def met(self, counts: Counter[str]) -> None:
-        self._told.met(counts)
+        self._counts.met(counts)
 
     def trimmed(self, split: Split) -> None:
-        self._told.trimmed()
+        self._counts.trimmed()
 
     async def newest_before(self, split: Split, ms: int) -> Position | None:
         try:
@@ -249,7 +250,9 @@ class KinesisSource:
         table = LeaseTable(await self._clients.get("dynamodb"), self._table)
         initial = {"trim_horizon": "TRIM_HORIZON", "committed": "TRIM_HORIZON", "latest": "LATEST"}
         policy = LeasePolicy(
-            failover_s=self._options.failover, initial=initial.get(self._options.start, "AT_TIMESTAMP")
+            failover_s=self._options.failover,
+            handover_s=self._handover_s,
+            initial=initial.get(self._options.start, "AT_TIMESTAMP"),
         )
         return LeaseKeeper(table, self._worker, policy)
 
@@ -327,40 +330,18 @@ class KinesisSource:
             await asyncio.wait(self._tasks)
 
 
-class _Told:
-    """What is counted, and what is also said once."""
-
-    def __init__(self, metrics: Metrics, pipeline: str) -> None:
-        self._metrics = metrics
-        self._pipeline = pipeline
-        self._said: set[str] = set()
-
-    def throttled(self) -> None:
-        self._metrics.kinesis_throttled.labels(self._pipeline).inc()
-
-    def trimmed(self) -> None:
-        self._metrics.kinesis_trimmed.labels(self._pipeline).inc()
-
-    def met(self, counts: Counter[str]) -> None:
-        for what, count in counts.items():
-            self._metrics.kinesis_aggregates.labels(self._pipeline, what).inc(count)
-            if what != "aggregates" and what not in self._said:
-                self._said.add(what)
-                _LOG.warning("KPL aggregates: %s (%d in this answer; from now on they are only counted)", what, count)
-
-
 class _InRange:
     """Listens to a reader of ranges, which has nothing to say but what it misses: what it meets was counted before."""
 
-    def __init__(self, told: _Told) -> None:
-        self._told = told
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
 
     def ended(self, split: Split, children: list[dict[str, Any]] | None) -> None: ...
 
     def met(self, counts: Counter[str]) -> None: ...
 
     def trimmed(self, split: Split) -> None:
-        self._told.trimmed()
+        self._counts.trimmed()
 
     async def newest_before(self, split: Split, ms: int) -> Position | None:
         return None
