@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from loadtest.chaos import TooLong
@@ -54,9 +55,9 @@ def shuffled_lines(count: int, seed: int, directory: Path) -> Given:
     chance = random.Random(seed)
     places: list[float] = []
     at = 0.0
-    for line in lines:
-        found = _TIME.search(line)
-        at = datetime.strptime(found[1].decode(), "%d/%b/%Y:%H:%M:%S %z").timestamp() if found else at
+    for number, line in enumerate(lines):
+        found = None if number in logs.malformed else _TIME.search(line)
+        at = _seconds(found[1]) if found else at
         places.append(at + chance.uniform(0, SHUFFLED_WITHIN_S - 1))
     shuffled = [lines[number] for number in sorted(range(count), key=places.__getitem__)]
     file = directory / "access.log"
@@ -66,6 +67,11 @@ def shuffled_lines(count: int, seed: int, directory: Path) -> Given:
     if expected.rows != sound:
         raise ValueError(f"DuckDB reads {expected.rows} sound lines, the generator made {sound}")
     return Given(shuffled, expected)
+
+
+@lru_cache(maxsize=10_000)
+def _seconds(time: bytes) -> float:
+    return datetime.strptime(time.decode(), "%d/%b/%Y:%H:%M:%S %z").timestamp()
 
 
 def compare(stage: WindowStage, expected: Answers, label: str) -> bool:
