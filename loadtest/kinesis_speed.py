@@ -29,6 +29,7 @@ from streamsvc.contracts import Assigned
 from streamsvc.core.kpl import Put
 from streamsvc.decoders.apache import apache_decoder
 from streamsvc.ops.metrics import Metrics
+from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.source import KinesisSource
 from streamsvc.testing.access_logs import AccessLogs
 
@@ -66,7 +67,12 @@ async def reading(servers: Servers, stream: str, retrieval: Kind) -> AsyncIterat
     options = Options(stream=stream, leases="none", retrieval=retrieval, consumer_name=f"{stream}-{retrieval}")
     aws = Aws.model_validate(servers.aws())
     source = KinesisSource(
-        options, service="speed", pipeline=stream, worker="w", queue_bytes=_QUEUE_BYTES, aws=aws, metrics=Metrics("s")
+        options,
+        application=f"speed.{stream}",
+        worker="w",
+        queue_bytes=_QUEUE_BYTES,
+        aws=aws,
+        counts=Counts(Metrics("speed"), stream),
     )
     async with source:
         assignments = aiter(source.assignments())

@@ -26,14 +26,14 @@ _QUOTED = r'"((?:[^"\\]|\\.)*)"'
 _PATTERN = rf"^(\S+) (\S+) (\S+) \[([^\]]+)\] {_QUOTED} (\d+) (\d+|-) {_QUOTED} {_QUOTED}$"
 
 _ORACLE = f"""
-    SELECT strftime(time_bucket(INTERVAL {WINDOW_S} SECONDS, at, TIMESTAMP '1970-01-01'), '%Y-%m-%dT%H:%M:%S'),
+    SELECT strftime(time_bucket(INTERVAL {WINDOW_S} SECONDS, moment, TIMESTAMP '1970-01-01'), '%Y-%m-%dT%H:%M:%S'),
            response, count(*), coalesce(sum(bytes), 0)::BIGINT
-    FROM (SELECT try_strptime(part.time, '%d/%b/%Y:%H:%M:%S %z') AT TIME ZONE 'UTC' AS at,
+    FROM (SELECT try_strptime(part.time, '%d/%b/%Y:%H:%M:%S %z') AT TIME ZONE 'UTC' AS moment,
                  try_cast(part.response AS SMALLINT) AS response,
                  try_cast(nullif(part.bytes, '-') AS BIGINT) AS bytes
           FROM (SELECT regexp_extract(line, '{_PATTERN}', {list(_FIELDS)}) AS part FROM lines)
           WHERE part.host != '')
-    WHERE at IS NOT NULL AND response IS NOT NULL
+    WHERE moment IS NOT NULL AND response IS NOT NULL
     GROUP BY ALL
 """
 
