@@ -128,7 +128,9 @@ def gc(file: File, pipeline: OnePipeline = None) -> None:
 def seek(
     file: File,
     pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="The pipeline to move.")],
-    to: Annotated[str, typer.Option(help="earliest, latest, an ISO time, or (with --split) an offset.")],
+    to: Annotated[
+        str, typer.Option(help="earliest, latest, an ISO time, or (with --split) an offset or a position of Kinesis.")
+    ],
     *,
     split: Annotated[list[str] | None, typer.Option(help="Only this split; repeat for more.")] = None,
     reason: Annotated[str, typer.Option(help="Kept in the log.")] = "",

@@ -147,6 +147,10 @@ class Inspectable(Source, Protocol):
         """About the last so many records of each live split; without splits that hold none."""
         ...
 
+    async def owners(self) -> Mapping[Split, str]:
+        """Which worker has which split, where the source knows (Kinesis: by its leases)."""
+        ...
+
     def position(self, text: str) -> Position:
         """A place in one split, as people write it (Kafka: an offset). Raises ``ValueError``: what would do."""
         ...

@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from streamsvc.app import Inspected, inspect, load, log_of, selected
-from streamsvc.core.offsets import offset_of, position_of
+from streamsvc.commands.status import place_text
+from streamsvc.config import Service
+from streamsvc.config_sources import Source
+from streamsvc.core.kinesis_positions import parse_position
 from streamsvc.core.segments import Plan
 from streamsvc.errors import ConfigError
 from streamsvc.ops import logs
@@ -39,18 +42,19 @@ def seek(file: Path, pipeline: str, *, to: str, splits: list[Split], reason: str
     logs.configure("warning")
     service = load(file)
     [name] = selected(service, pipeline)
-    _check_target(to, splits)
+    _check_target(to, splits, service.pipelines[name].source)
 
     async def move() -> None:
         async with AsyncExitStack() as stack:
-            await _seek(await inspect(service, name, stack), to, splits, reason, give_up=give_up)
+            inspected = await inspect(service, name, stack)
+            moves = await _moves(service, inspected, to, splits)
+            await _seek(inspected, moves, reason, give_up=give_up)
 
     asyncio.run(move())
     return 0
 
 
-async def _seek(inspected: Inspected, to: str, splits: list[Split], reason: str, *, give_up: bool) -> None:
-    moves = await _moves(inspected, to, splits)
+async def _seek(inspected: Inspected, moves: dict[Split, Position], reason: str, *, give_up: bool) -> None:
     if give_up:
         for plan in await _pending(inspected, moves):
             await _give_up(inspected, plan, reason)
@@ -60,23 +64,23 @@ async def _seek(inspected: Inspected, to: str, splits: list[Split], reason: str,
         print(f"  {split} goes on at {cursor.position}, epoch {cursor.epoch}")
 
 
-async def _moves(inspected: Inspected, to: str, splits: list[Split]) -> dict[Split, Position]:
+async def _moves(service: Service, inspected: Inspected, to: str, splits: list[Split]) -> dict[Split, Position]:
     live = list(await inspected.source.splits())
     if unknown := sorted(set(splits) - set(live)):
         raise ConfigError([f"no such split: {', '.join(unknown)}; there are: {', '.join(live)}"])
     wanted = splits or live
-    if to.isdecimal():
-        return await _at_offset(inspected, int(to), wanted)
+    if _is_place(to, service.pipelines[inspected.name].source):
+        return await _at_place(inspected, to, wanted)
     positions = await inspected.positions_at(to)
     return {split: positions[split] for split in wanted}
 
 
-async def _at_offset(inspected: Inspected, offset: int, splits: list[Split]) -> dict[Split, Position]:
-    """Raises ``ConfigError`` for an offset at which there is no record and none will be next."""
-    position = position_of(offset)
+async def _at_place(inspected: Inspected, to: str, splits: list[Split]) -> dict[Split, Position]:
+    """Raises ``ConfigError`` for a place at which there is no record and none will be next."""
+    position = inspected.source.position(to)
     firsts, ends = await inspected.positions_at("earliest"), await inspected.source.ends()
     problems = [
-        f"--to {offset}: {split} holds offsets {offset_of(firsts[split])} to {offset_of(ends[split])}"
+        f"--to {to}: {split} holds {place_text(firsts[split])} to {place_text(ends[split])}"
         for split in splits
         if not firsts[split] <= position <= ends[split]
     ]
@@ -85,18 +89,34 @@ async def _at_offset(inspected: Inspected, offset: int, splits: list[Split]) -> 
     return dict.fromkeys(splits, position)
 
 
-def _check_target(to: str, splits: list[Split]) -> None:
-    """Raises ``ConfigError``."""
+def _is_place(to: str, source: Source) -> bool:
+    """Whether it names a record of one split, not a time or an end of every split."""
     if to.isascii() and to.isdecimal():
+        return True
+    if source.kinesis is None:
+        return False
+    try:
+        parse_position(to)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_target(to: str, splits: list[Split], source: Source) -> None:
+    """Raises ``ConfigError``."""
+    is_kinesis = source.kinesis is not None
+    record = "a position or sequence number" if is_kinesis else "an offset"
+    words = ["trim_horizon", "earliest", "latest"] if is_kinesis else ["earliest", "latest"]
+    if _is_place(to, source):
         if not splits:
-            raise ConfigError([f"--to {to}: an offset is a place in one split: name it with --split"])
+            raise ConfigError([f"--to {to}: {record} is a place in one split: name it with --split"])
         return
-    if to in {"earliest", "latest"}:
+    if to in words:
         return
     try:
         moment = datetime.fromisoformat(to)
     except ValueError:
-        raise ConfigError([f"--to {to}: write earliest, latest, an offset, or a time: 2026-01-31T06:00:00Z"]) from None
+        raise ConfigError([f"--to {to}: write {', '.join(words)}, {record}, or a time: 2026-01-31T06:00:00Z"]) from None
     if moment.tzinfo is None:
         raise ConfigError([f"--to {to}: the time has no zone; write for example 2026-01-31T06:00:00Z"])
     if moment < datetime(1970, 1, 1, tzinfo=UTC):

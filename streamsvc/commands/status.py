@@ -29,6 +29,8 @@ class SplitRow(TypedDict):
     lag_records: int | None
     lag_milliseconds: int | None
     pending_segment: str | None
+    owner: str | None
+    parents: list[str]
 
 
 def status(file: Path, pipeline: str | None, *, as_json: bool) -> int:
@@ -53,6 +55,7 @@ async def _ask_one(inspected: Inspected) -> dict[str, Any]:
     standings = await inspected.log.standings(sorted(ends))
     outcomes = await inspected.log.history(LAST_OUTCOMES)
     lags = await inspected.source.lag({split: standing.cursor.position for split, standing in standings.items()})
+    owners, parents = await inspected.source.owners(), inspected.source.parents()
     rows = [
         SplitRow(
             split=split,
@@ -62,6 +65,8 @@ async def _ask_one(inspected: Inspected) -> dict[str, Any]:
             lag_records=lags[split].records if split in lags else None,
             lag_milliseconds=lags[split].milliseconds if split in lags else None,
             pending_segment=standing.pending.segment if standing.pending else None,
+            owner=owners.get(split),
+            parents=sorted(parents.get(split, ())),
         )
         for split, standing in standings.items()
     ]
@@ -84,25 +89,35 @@ async def _ask_one(inspected: Inspected) -> dict[str, Any]:
 def _show(console: Console, answer: dict[str, Any]) -> None:
     for name, pipeline in answer.items():
         console.print(f"[bold]{name}[/bold]  log in {pipeline['state']}", highlight=False)
-        table = Table()
-        for heading in ("split", "committed up to", "end", "lag", "pending segment"):
-            table.add_column(heading, justify="right" if heading in {"committed up to", "end", "lag"} else "left")
-        for row in pipeline["splits"]:
-            table.add_row(
-                Text(row["split"]),
-                _place(row["committed"]),
-                _place(row["end"]),
-                _lag(row),
-                row["pending_segment"] or "–",
-            )
-        console.print(table)
+        console.print(_table(pipeline["splits"]))
         for outcome in pipeline["last_segments"]:
             rows = sum(item["rows"] for item in outcome["objects"])
             detail = outcome["reason"] or f"{len(outcome['objects'])} objects, {rows:,} rows"
             console.print(f"  {outcome['segment']}  {outcome['state']}  {detail}", highlight=False, markup=False)
 
 
-def _place(position: Position) -> str:
+def _table(rows: list[SplitRow]) -> Table:
+    """Owners and parents are shown where there are any."""
+    table = Table()
+    for heading in ("split", "committed up to", "end", "lag", "pending segment"):
+        table.add_column(heading, justify="right" if heading in {"committed up to", "end", "lag"} else "left")
+    has_owners, has_parents = any(row["owner"] for row in rows), any(row["parents"] for row in rows)
+    for heading in ["owner"] * has_owners + ["parents"] * has_parents:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(
+            Text(row["split"]),
+            place_text(row["committed"]),
+            place_text(row["end"]),
+            _lag(row),
+            row["pending_segment"] or "–",
+            *([Text(row["owner"] or "–")] if has_owners else []),
+            *([Text(", ".join(row["parents"]) or "–")] if has_parents else []),
+        )
+    return table
+
+
+def place_text(position: Position) -> str:
     """Kafka's offsets as numbers; other positions as they are."""
     return f"{offset_of(position):,}" if position.isdecimal() else position
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from streamsvc.config import Aws
 from streamsvc.config_sources import KinesisSource as KinesisOptions
 from streamsvc.config_sources import Source as Options
-from streamsvc.config_sources import application_name
 from streamsvc.config_sources import application_name, lease_table
 from streamsvc.contracts import Inspectable, Source
 from streamsvc.core.kinesis_positions import BEGINNING
@@ -15,9 +14,9 @@ from streamsvc.core.offsets import position_of
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import Position
 from streamsvc.sources.kafka.source import KafkaSource
+from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.kcl.settings import command_line, find_runtime, settings_for
 from streamsvc.sources.kinesis.kcl.source import KclSource
-from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.source import KinesisSource
 
 

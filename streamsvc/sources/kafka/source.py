@@ -198,6 +198,9 @@ class KafkaSource:
         }
         return {split: (starts[split], end) for split, end in ends.items() if starts[split] < end}
 
+    async def owners(self) -> Mapping[Split, str]:
+        return {}
+
     def position(self, text: str) -> Position:
         if not (text.isascii() and text.isdecimal()):
             raise ValueError("write earliest, latest, a time (2026-01-31T06:00:00Z), or, with --split, an offset")

@@ -73,6 +73,7 @@ class KinesisSource:
         self._joins = joins
         region = options.stream_arn.split(":")[3] if options.stream_arn else None
         self._clients = Clients(aws, region)
+        self._lease_table: LeaseTable | None = None
         self._health = Health()
         self._counts = counts
         self._failure: BaseException | None = None
@@ -208,9 +209,15 @@ class KinesisSource:
     def acknowledge(self, positions: Mapping[Split, Position]) -> None:
         self._ownership.landed(positions)
 
-    def owners(self) -> Mapping[Split, str | None]:
-        """Who reads each split, as far as the lease table tells; for ``status``."""
-        return {self._shards.split(shard): owner for shard, owner in self._leases.owners().items()}
+    async def owners(self) -> Mapping[Split, str]:
+        await self._open()
+        leases = await self._lease_table.scan() if self._lease_table and await self._lease_table.exists() else []
+        live = self._shards.known.keys()
+        return {
+            self._shards.split(lease.shard): lease.owner
+            for lease in leases
+            if lease.owner is not None and not lease.ended and lease.shard in live
+        }
 
     # What the reader tells
 
@@ -247,14 +254,14 @@ class KinesisSource:
     async def _make_leases(self) -> LeaseKeeper | AllShards:
         if self._options.leases == "none":
             return AllShards()
-        table = LeaseTable(await self._clients.get("dynamodb"), self._table)
+        self._lease_table = LeaseTable(await self._clients.get("dynamodb"), self._table)
         initial = {"trim_horizon": "TRIM_HORIZON", "committed": "TRIM_HORIZON", "latest": "LATEST"}
         policy = LeasePolicy(
             failover_s=self._options.failover,
             handover_s=self._handover_s,
             initial=initial.get(self._options.start, "AT_TIMESTAMP"),
         )
-        return LeaseKeeper(table, self._worker, policy)
+        return LeaseKeeper(self._lease_table, self._worker, policy)
 
     async def _run(self) -> None:
         """Until the source is left. Whoever looks from outside wants no more than to know that the stream is there."""
