@@ -92,7 +92,7 @@ class Workers:
         for child in self._children.values():
             child.signal(signal.SIGTERM)
         for child in self._children.values():
-            child.wait(_DRAIN_WITHIN_S, expected=(0, -signal.SIGTERM))
+            child.wait(_DRAIN_WITHIN_S, expected=(0, -signal.SIGTERM, 128 + signal.SIGTERM))
 
     def end(self) -> None:
         for child in self._children.values():

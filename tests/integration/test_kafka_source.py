@@ -121,6 +121,19 @@ async def test_a_broker_that_restarts_is_waited_for(broker: KafkaBroker, new_top
             await asyncio.sleep(0.05)
 
 
+async def test_a_source_ends_soon_while_no_broker_takes_its_last_offsets(
+    broker: KafkaBroker, new_topic: NewTopic
+) -> None:
+    topic = new_topic()
+    async with asyncio.timeout(40), source_of(broker.bootstrap, topic, client={}) as source:
+        (split,) = await next_event(source.assignments(), Assigned)
+        broker.stop()
+        while source.problem is None:
+            await asyncio.sleep(0.05)
+        source.acknowledge({split: position_of(0)})
+    broker.start()
+
+
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 async def test_a_member_to_which_the_group_gives_nothing_stands_by_and_is_well(
     broker: KafkaBroker, new_topic: NewTopic, protocol: str, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -23,6 +24,9 @@ from streamsvc.sources.kafka.splits import Partition
 
 POLL_S = 0.2
 REJOIN_S = 1.0
+
+CLOSE_S = 5.0
+"""How long leaving the group may take. Without a broker, librdkafka waits out the session for the last commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,6 @@ class Member:
         self._hold_s = hold_s
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="kafka-member")
         # Shared with the thread, under the condition's lock.
         self._changed = threading.Condition()
         self._held: set[Partition] = set()
@@ -67,7 +70,10 @@ class Member:
         self._rejected = False
 
     async def __aenter__(self) -> Self:
-        self._thread = self._loop.run_in_executor(self._executor, self._run)
+        ended: Future[None] = Future()
+        # A daemon: the process need not wait for it to end.
+        threading.Thread(target=self._run_until, args=(ended,), name="kafka-member", daemon=True).start()
+        self._thread = asyncio.wrap_future(ended)
         return self
 
     async def __aexit__(
@@ -76,8 +82,9 @@ class Member:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        await asyncio.wait([self._thread])
-        self._executor.shutdown(wait=False)
+        _, late = await asyncio.wait([self._thread], timeout=CLOSE_S)
+        for thread in late:
+            thread.cancel()
 
     async def ended(self) -> None:
         """Raises what the thread ended of."""
@@ -95,6 +102,14 @@ class Member:
             self._to_commit.update(offsets)
 
     # The thread
+
+    def _run_until(self, ended: Future[None]) -> None:
+        ended.set_running_or_notify_cancel()
+        try:
+            self._run()
+            ended.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - raised by ``ended``
+            ended.set_exception(error)
 
     def _run(self) -> None:
         while not self._closing:
@@ -161,7 +176,8 @@ class Member:
                 self._say(failures.kafka_error(error))
 
     def _say(self, event: MemberEvent | KafkaError) -> None:
-        self._loop.call_soon_threadsafe(self._report, event)
+        with suppress(RuntimeError):  # the loop has ended before the thread
+            self._loop.call_soon_threadsafe(self._report, event)
 
 
 def _named(partitions: Iterable[TopicPartition]) -> tuple[Partition, ...]:
