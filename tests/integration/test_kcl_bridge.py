@@ -444,7 +444,7 @@ async def test_leaving_checkpoints_what_has_landed_and_answers_everything() -> N
         await held
         await shard.ask({"action": "shutdownRequested"})
         await shard.ask({"action": "leaseLost"})
-        play.kcl.end()
+        shard.hang_up()
         await closing
         assert shard.checkpoints == [("109", 0)]
 

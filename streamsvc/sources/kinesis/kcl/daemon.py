@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 CALM_AFTER_S = 60.0
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
+END_S = 5.0
 LINE_CHARS = 2000
 
 _LEVELS = {"ERROR": logging.ERROR, "WARN": logging.WARNING, "INFO": logging.DEBUG, "DEBUG": logging.DEBUG}
@@ -102,9 +103,11 @@ class Daemon:
                 self._tell(line)
             return await process.wait()
         finally:
-            if process.returncode is None:
-                self.kill()
-                await process.wait()
+            self.kill()
+            # To the end of its output, which its children may hold open for a moment longer.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await process.communicate()
             self._process = None
             self._ended()
 

@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_S = 1.0
 STOP_S = 10.0
-"""How long the daemon may take to hand over its shards. What it does not give, others take after `failover`."""
+"""How long the daemon may take to hand over its shards."""
 
 
 class KclSource:
@@ -91,7 +91,8 @@ class KclSource:
         self._bridge.changes.tell()
         if kind is None and self._failure is None:
             self._daemon.stop()
-            await asyncio.wait([self._running], timeout=STOP_S)
+            giving = self._spawn(self._shards_given())
+            await asyncio.wait([self._running, giving], timeout=STOP_S, return_when=asyncio.FIRST_COMPLETED)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -187,6 +188,14 @@ class KclSource:
 
     # The daemon and its children
 
+    async def _shards_given(self) -> None:
+        """The daemon has had its last word with each shard: what has landed is checkpointed, and it may be ended.
+
+        It would go on for as long as it may where a shard of its has ended: it waits for that one too, in vain, and
+        takes the others back meanwhile (amazon-kinesis-client 3.1.3, ``GracefulShutdownCoordinator``)."""
+        while self._shards:
+            await self._bridge.changes.wait()
+
     async def _run(self) -> None:
         splits = await self._patiently(self._stream.splits)
         # A stream has a shard at all times, and its creation is in every name.
@@ -223,7 +232,7 @@ class KclSource:
     async def _talk(self, connection: Connection) -> None:
         generation = self._daemon.generation
         start = await connection.message() if await connection.begins() else None
-        if not isinstance(start, Initialize) or self._stream_name is None:
+        if not isinstance(start, Initialize) or self._stream_name is None or self._bridge.closing:
             return
         split = self._stream_name._replace(shard=start.shard_id).text
         if split in self._shards:
@@ -231,13 +240,13 @@ class KclSource:
         shard = self._shards[split] = Shard(split, start, connection, self._bridge)
         log.info("the KCL brings a shard", split=split, checkpoint=start.sequence_number, generation=generation)
         self._daemon.works()
-        if not self._bridge.closing:
-            self._bridge.events.put_nowait(Assigned((split,)))
+        self._bridge.events.put_nowait(Assigned((split,)))
         try:
             await shard.converse()
         finally:
             if self._shards.get(split) is shard:
                 del self._shards[split]
+            self._bridge.changes.tell()
         if not shard.is_over and generation == self._daemon.generation and not self._bridge.closing:
             # The daemon ends when it misses a child; should it not have noticed, nothing would come of this shard.
             self._daemon.kill()
