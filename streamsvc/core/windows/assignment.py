@@ -3,7 +3,6 @@ numpy's. A window is ``[start, end)`` and named by its start."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple, Protocol, TypeAlias
@@ -174,5 +173,8 @@ def in_range(times: Ints) -> npt.NDArray[np.bool_]:
     return (times >= FIRST_TIME) & (times <= LAST_TIME)
 
 
-def windows_of(windows: Windows, starts: Sequence[int]) -> list[Window]:
-    return [windows.window(start) for start in starts]
+def windows_of(size_us: int, hop_us: int, offset_us: int, zone: tzinfo | None) -> Windows:
+    """With a zone, sizes are whole days of it."""
+    if zone is None:
+        return FixedWindows(size_us, hop_us, offset_us)
+    return DayWindows(size_us // DAY, hop_us // DAY, offset_us, zone)
