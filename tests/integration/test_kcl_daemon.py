@@ -20,6 +20,7 @@ from streamsvc.core.kpl import encode_aggregate
 from streamsvc.errors import ConfigError
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import Batch, Position, Split
+from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.kcl.settings import command_line, find_runtime, settings_for
 from streamsvc.sources.kinesis.kcl.source import KclSource
 from streamsvc.sources.kinesis.source import KinesisSource
@@ -82,12 +83,11 @@ class Landing:
         options = Options(stream="access", engine="kcl", application="app", failover=3.0, kcl=Kcl(properties=QUICK))
         view = KinesisSource(
             options,
-            service="test",
-            pipeline="test",
+            application="app",
             worker="w",
             queue_bytes=16 * 1024 * 1024,
             aws=aws,
-            metrics=Metrics("test"),
+            counts=Counts(Metrics("test"), "test"),
             joins=False,
         )
         settings = settings_for(options, aws, "app", "app", "w")
