@@ -212,7 +212,7 @@ def wait_until(what: str, is_so: Callable[[], bool], limit_s: float = LIMIT_S) -
         time.sleep(0.2)
 
 
-def config_file(folder: Path, aws: Aws) -> Path:
+def config_file(folder: Path, aws: Aws, **source: object) -> Path:
     file = folder / "takeover.yaml"
     document = {
         "service": "takeover",
@@ -222,7 +222,7 @@ def config_file(folder: Path, aws: Aws) -> Path:
         "pipelines": {
             "lines": {
                 "source": {
-                    "kinesis": {"stream": STREAM, "application": APPLICATION, "start": "committed", "failover": "3s"}
+                    "kinesis": {"stream": STREAM, "application": APPLICATION, "failover": "3s", **source},
                 },
                 "decode": {"raw": {"type": "string"}},
                 "include": ["_split", "_position"],
@@ -314,7 +314,7 @@ def takeover(folder: Path, aws: Aws, records: int) -> Verdict:
     print(f"stopped at {len(first)} records; its rows:", json.dumps(rows, sort_keys=True), flush=True)
 
     began = time.monotonic()
-    with running_streamsvc(folder, config_file(folder, aws)):
+    with running_streamsvc(folder, config_file(folder, aws, start="committed")):
         wait_until("streamsvc lands something", lambda: bool(lake(folder)))
         print(f"streamsvc has taken over: first object after {time.monotonic() - began:.1f} s", flush=True)
         aws.split("shardId-000000000001", 0.5)
