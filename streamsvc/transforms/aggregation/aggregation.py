@@ -85,7 +85,6 @@ class WindowAggregation:
     def finish(self, partials: Partials, windows: Sequence[Window]) -> Finished:
         merged = self.merge([partials.only([window.start_us for window in windows])])
         groups, faults = self._groups(merged, windows)
-        keys = _key_texts(groups.select([WINDOW_START, *self._group_names]))
         sound = pa.array([row not in faults for row in range(groups.num_rows)], pa.bool_())
         rows = groups.filter(sound)
         steps: list[GroupExpressions | SqlTransform] = [self._outputs, *self._then]
@@ -94,8 +93,8 @@ class WindowAggregation:
             rows = sifted.rows
             faults |= dict(zip(sifted.rejects[ROW].to_pylist(), sifted.rejects["error"].to_pylist(), strict=True))
         told = [f"{faults[row]}: {self._shown(groups, row)}" for row in sorted(faults)]
-        order = rows[ROW]
-        return Finished(pa.Table.from_batches([rows.drop_columns([ROW])]), lambda: keys.take(order), tuple(told))
+        kept = groups.select([WINDOW_START, *self._group_names]).take(rows[ROW])
+        return Finished(pa.Table.from_batches([rows.drop_columns([ROW])]), lambda: _key_texts(kept), tuple(told))
 
     def _schema_of_groups(self) -> pa.Schema:
         names = [*self._group_names, *(f"{AGGREGATE_COLUMN}{number}" for number in range(len(self._calls)))]
