@@ -343,6 +343,7 @@ async def test_a_shard_is_ended_once_its_end_has_landed() -> None:
         assert shard.checkpoints[-1] == (None, None)
         assert play.source.at_end({SPLIT: END}) == {SPLIT}
         shard.hang_up()
+        assert await play.event() == Revoked((SPLIT,), 0.0), "there is nothing more to read in it"
         await play.kcl.start(OTHER, "TRIM_HORIZON")
         assert await play.event() == Assigned((split_name(OTHER),))
 

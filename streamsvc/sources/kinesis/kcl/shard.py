@@ -64,7 +64,6 @@ class Shard:
         self.behind_ms: int | None = None
         self.is_over = False
         """The daemon has nothing more to say; that it hangs up is no accident."""
-        self._has_ended = False
         self._start = start
         self._connection = connection
         self._bridge = bridge
@@ -122,8 +121,7 @@ class Shard:
                     await self._deal_with(message)
                     self._connection.send(status_of(message))
         finally:
-            if not self._has_ended:
-                self._leave(0.0)
+            self._leave(0.0)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -187,8 +185,7 @@ class Shard:
         await self._until(self._has_landed_end)
         while self._has_landed_end() and not self._is_fenced:
             error = await self._ask(CHECKPOINT_AT_END)
-            self._has_ended = error is None
-            if self._has_ended or error in LEASE_IS_GONE or self._bridge.closing:
+            if error is None or error in LEASE_IS_GONE or self._bridge.closing:
                 break
             log.warning("the KCL did not take the end of a shard", split=self.split, java=error)
             await asyncio.sleep(RETRY_S)
