@@ -25,7 +25,7 @@ from streamsvc.config import ObjectSink as ObjectSinkOptions
 from streamsvc.contracts import Inspectable, ObjectStore, Source, Transform
 from streamsvc.decoders.build import InvalidDecode, needs_sample, with_sample
 from streamsvc.decoders.build import build as build_decoder
-from streamsvc.errors import ConfigError, ForeignVersion, StoreRefused, StreamsvcError
+from streamsvc.errors import ConfigError, Fatal, ForeignVersion, StoreRefused, StreamsvcError
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import METADATA, Position, Split
@@ -114,7 +114,7 @@ def new_segment() -> str:
 class Stores:
     """Every store of a service, opened once an address, retried for ever; failures go to an observer.
 
-    With ``patience_s``, for whoever waits at a terminal: a store that has failed for so long raises what it raises.
+    With ``patience_s``, for whoever waits at a terminal: a store that has failed for so long raises ``Fatal``.
     """
 
     def __init__(self, aws: Aws, observer: Observer, *, patience_s: float = inf) -> None:
@@ -136,9 +136,11 @@ class Stores:
             return
         since = self._failing_since.setdefault(health.url, monotonic())
         if monotonic() - since >= self._patience_s:
-            raise health.error
+            what = f"gave up after {self._patience_s:.0f} s: {health.error.what}"
+            hint = health.error.hint or "Run the command again when the store answers."
+            raise Fatal(what, hint=hint, **{"url": health.url, **health.error.where})
         if self._patience_s == inf:
-            self._observer.part_failed(part, health.error.what)
+            self._observer.part_failed(part, f"{health.url}: {health.error.what}")
 
 
 def state_url(service: Service, name: str) -> str:

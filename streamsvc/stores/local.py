@@ -37,7 +37,13 @@ _REFUSED = {
     errno.ELOOP,
     errno.EXDEV,
     errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EINVAL,
+    errno.EILSEQ,
 }
+"""What waiting does not mend. A full disk (ENOSPC, EDQUOT), a bad one (EIO) and a network file system that was
+away (ESTALE) may be mended; so may ENOENT, where a folder was removed by hand: the next try makes it again."""
+
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _REMEMBERED_FOLDERS = 10_000
 
@@ -152,7 +158,7 @@ class LocalStore:
             return
         if self._root in folder.parents or not folder.is_dir():
             self._make_durable(folder.parent)
-            folder.mkdir(exist_ok=True)
+            _make_folder(folder)
             _fsync_folder(folder.parent)
         if len(self._durable) >= _REMEMBERED_FOLDERS:
             self._durable.clear()
@@ -167,11 +173,26 @@ class LocalStore:
             self._swept = False
             reason = os.strerror(error.errno) if error.errno is not None else type(error).__name__
             kind = StoreRefused if error.errno in _REFUSED else StoreUnavailable
-            raise kind(
-                f"the file system said: {reason}",
-                hint="Check that the directory can be written by this user, and the space and hard links of its disk.",
-                path=str(path),
-            ) from error
+            raise kind(f"the file system said: {reason}", hint=_hint(error, self._root), path=str(path)) from error
+
+
+def _hint(error: OSError, root: Path) -> str:
+    if error.errno in _REFUSED:
+        return (
+            f"Waiting does not help: let this user write below {root} (owner, mode, a file in the place of a folder, "
+            "a mount that is read-only or without hard links), or correct the path."
+        )
+    return f"Check the space of the disk at {root}, and that it is there."
+
+
+def _make_folder(folder: Path) -> None:
+    """The parent was there just now. If it still is, nothing can be made in it, as in ``/proc``: that stays so."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError as error:
+        if not folder.parent.is_dir():
+            raise
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder)) from error
 
 
 def _linked(staged: Path, path: Path) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -18,8 +20,8 @@ from pydantic import SecretStr
 
 from streamsvc.config import Aws
 from streamsvc.contracts import Entry, ObjectStore
-from streamsvc.errors import StoreRefused, StoreUnavailable
-from streamsvc.stores.local import STAGING
+from streamsvc.errors import StoreRefused, StoreUnavailable, StreamsvcError
+from streamsvc.stores.local import STAGING, LocalStore
 from streamsvc.stores.objects import open_store
 from streamsvc.stores.probe import CREATES, probe
 from streamsvc.stores.retrying import LONGEST_WAIT_S, RetryingStore, StoreHealth
@@ -340,6 +342,26 @@ class TestLocal:
         await put(store, "folder/x")
         with pytest.raises(StoreRefused, match="File exists"):
             await store.create("folder", b"x")
+
+    @pytest.mark.parametrize("folder", ["/proc/nowhere", "/proc/nowhere/below"])
+    async def test_a_place_in_which_nothing_can_be_made_is_refused(self, folder: str) -> None:
+        with pytest.raises(StoreRefused, match="not permitted") as refused:
+            await open_store(f"file://{folder}", Aws()).create("key", b"x")
+        assert folder in refused.value.hint
+        assert "correct the path" in refused.value.hint
+
+    @pytest.mark.parametrize(
+        ("number", "kind"),
+        [
+            *((number, StoreRefused) for number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)),
+            *((number, StoreUnavailable) for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)),
+        ],
+    )
+    def test_only_what_may_pass_is_waited_for(self, number: int, kind: type[StreamsvcError], tmp_path: Path) -> None:
+        store = LocalStore(tmp_path)
+        with pytest.raises(kind, match=os.strerror(number)) as failed, store._mapped(tmp_path / "key"):
+            raise OSError(number, os.strerror(number))
+        assert str(tmp_path) in failed.value.hint
 
 
 class TestRetrying:
