@@ -103,7 +103,7 @@ def hash_key(partition_key: str, explicit_hash_key: str | None = None) -> int:
 
     Raises ``ValueError`` for an explicit hash key that is no number."""
     if explicit_hash_key is None:
-        return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest())
+        return int.from_bytes(_md5(partition_key.encode()))
     if not (explicit_hash_key.isascii() and explicit_hash_key.isdigit() and len(explicit_hash_key) <= 39):
         raise ValueError(f"not a hash key: {explicit_hash_key!r}")
     return int(explicit_hash_key)
@@ -129,7 +129,7 @@ class _Unpacked:
 
     def take(self, key: str, value: bytes) -> None:
         body = memoryview(value)[len(MAGIC) : -DIGEST_BYTES]
-        if not body or hashlib.md5(body, usedforsecurity=False).digest() != value[-DIGEST_BYTES:]:
+        if not body or _md5(body) != value[-DIGEST_BYTES:]:
             self._pass_on_for("bad_digest", key, value)
             return
         try:
@@ -165,7 +165,6 @@ class _Unpacked:
     def _holds(self, aggregate: Aggregate) -> bool:
         """Whether the shard takes all the hash keys. Each key of a table is looked at once, however many records
         have it. Raises ``IndexError`` and ``ValueError``."""
-        first, last = self._hashes
         if max(aggregate.hash_indexes, default=NO_INDEX) == NO_INDEX:
             used_keys, used_hashes = set(aggregate.key_indexes), set[int]()
         else:
@@ -173,10 +172,17 @@ class _Unpacked:
             used_keys = {index for index, explicit in pairs if explicit == NO_INDEX}
             used_hashes = {explicit for _, explicit in pairs if explicit != NO_INDEX}
         explicit_keys = [hash_key("", aggregate.hash_table[index]) for index in used_hashes]
-        return all(first <= key <= last for key in explicit_keys) and (
-            self._hashes == EVERYTHING
-            or all(first <= hash_key(aggregate.key_table[index]) <= last for index in used_keys)
-        )
+        first, last = self._hashes
+        if not all(first <= key <= last for key in explicit_keys):
+            return False
+        if self._hashes == EVERYTHING:
+            return True
+        low, high = first.to_bytes(DIGEST_BYTES), last.to_bytes(DIGEST_BYTES)
+        return all(low <= _md5(aggregate.key_table[index].encode()) <= high for index in used_keys)
+
+
+def _md5(data: bytes | memoryview) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
 
 
 def _partition_keys(aggregate: Aggregate) -> list[str]:
@@ -257,7 +263,7 @@ class Aggregator:
     def encode(self) -> bytes:
         """What is packed, as an aggregate even if it is a single record."""
         body = b"".join([*self._tables, *self._records])
-        return MAGIC + body + hashlib.md5(body, usedforsecurity=False).digest()
+        return MAGIC + body + _md5(body)
 
 
 def encode_aggregate(records: Iterable[tuple[str, bytes]]) -> bytes:

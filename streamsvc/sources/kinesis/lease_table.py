@@ -19,9 +19,6 @@ from streamsvc.sources.kinesis.lease_rows import lease_of, row_of
 
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
-MAKING_S = 1.0
-"""How often a table that is being made is looked at."""
-
 _CONDITION = "ConditionalCheckFailedException"
 
 _Method: TypeAlias = Callable[..., Awaitable[Mapping[str, Any]]]
@@ -58,10 +55,17 @@ class LeaseTable:
 
     async def open(self) -> None:
         """Makes the table if it is missing (billed on demand), and waits until it can be used."""
-        while (status := await self._status()) not in ("ACTIVE", "UPDATING"):
-            if status is None:
-                await self._make()
-            await self._sleep(MAKING_S)
+        opening = object()
+        wait_s = FIRST_WAIT_S
+        try:
+            while (status := await self._status()) not in ("ACTIVE", "UPDATING"):
+                if status is None:
+                    await self._make()
+                self._failing[opening] = f"it is {status or 'being made'}"
+                await self._sleep(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        finally:
+            self._failing.pop(opening, None)
 
     async def scan(self) -> list[Lease]:
         """All leases, as they were at or after the call."""
