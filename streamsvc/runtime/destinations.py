@@ -195,7 +195,7 @@ class ToWindows:
         waiting = {split: at for split, at in splits.reached.items() if at == splits.cursors[split].position}
         idle = self._source.at_end(waiting).difference(*self._source.parents().values())
         lifts = {split: view.lift_of(split) for split in idle}
-        return {split: to for split, to in lifts.items() if to is not None and to > self._watermarks[split]}
+        return {split: to for split, to in lifts.items() if to is not None and to >= self._watermarks[split]}
 
     async def _close_when_silent(self, silence_s: float) -> None:
         """Nothing with rows was committed for so long, by anybody: then nothing will close the last windows."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,18 +15,16 @@ from streamsvc.core.segments import (
     Outcome,
     Plan,
     Range,
-    checkpoint_key,
-    checkpoint_number,
     partials_key,
     segment_of,
 )
-from streamsvc.core.windows.control import Entry, View, control_key, join
-from streamsvc.errors import LogCorrupt, WindowsChanged
+from streamsvc.core.windows.control import Entry, View, control_key
+from streamsvc.errors import LogCorrupt
 from streamsvc.log.segment_log import Finish
 from streamsvc.log.window_log import WindowLog
 from streamsvc.records import Partials, Split, Window
 from tests.property.log_world import Violation
-from tests.property.window_world import Rules, WindowWorld, run_schedule
+from tests.property.window_world import Rules, run_schedule
 
 
 class JoinAtTheEnd(WindowLog):

@@ -129,9 +129,10 @@ def recipe_of(
     lateness: int,
     max_ahead: int | None = None,
     aggregate: Callable[[], WindowAggregation] = aggregation,
+    digest: str = "lines",
 ) -> Recipe:
     window = WindowRecipe(
-        digest="lines",
+        digest=digest,
         windows=windows,
         time=EventTime("us", "us"),
         disorder_us=disorder,

@@ -106,6 +106,16 @@ def test_an_idle_split_goes_to_the_least_of_those_with_rows() -> None:
     assert view(JOINED, a=(50, False)).lift_of("unknown") is None
 
 
+def test_two_idle_splits_at_one_place_do_not_hold_each_other_back() -> None:
+    """Each says by a lift to where it is that nothing comes of it; then the other can go on."""
+    assert view(JOINED, a=(50, False)).lift_of("b") == NEVER
+    assert view(JOINED, a=(50, False), b=(NEVER, True)).lift_of("c") == 50
+    assert view(JOINED, a=(50, False), b=(20, False), c=(20, False)).lift_of("b") == 20
+    assert view(JOINED, a=(50, False), b=(20, True), c=(20, False)).lift_of("b") is None
+    assert view(JOINED, a=(50, False), b=(20, True), c=(20, True)).lift_of("b") == 50
+    assert view(Control(number=1, joined={"a": 5}), a=(50, False)).lift_of("a") is None
+
+
 def test_a_new_split_begins_where_the_last_window_was_closed() -> None:
     control = replace(JOINED, closed=0, passed=15)
     entry = join(view(control), "d", ["a", "b", "d", "e", "x"], {"x": ["a"]})

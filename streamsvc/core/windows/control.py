@@ -158,15 +158,18 @@ class View:
         """Where the split is lifted to if nothing comes of it; ``None``: nowhere.
 
         To the least of those whose watermark is of rows: if it were the least of all, two idle splits would hold each
-        other back. Nobody else has rows: to the furthest.
+        other back. Nobody else has rows: to the furthest. Two that stand at one place with rows of their own would do
+        so too; therefore the first lift may lead to where the split is. It says that it is idle.
         """
         if split not in self.control.joined or split in self.control.ended:
             return None
         others = [self.watermark(other) for other in self.counting if other != split]
         rows = [watermark.us for watermark in others if not watermark.is_lift]
         to = min(rows) if rows else max((watermark.us for watermark in others), default=NEVER)
-        to = max(to, self.control.lift)
-        return to if to > self.watermark(split).us else None
+        to, own = max(to, self.control.lift), self.watermark(split)
+        if not others and self.control.lift == NEVER:
+            return None
+        return to if to > own.us or (to == own.us and not own.is_lift) else None
 
 
 def join(view: View, wanted: Split, live: Iterable[Split], parents: Mapping[Split, Collection[Split]]) -> Entry | None:

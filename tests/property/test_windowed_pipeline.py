@@ -1,0 +1,328 @@
+"""Windowed pipelines over a scripted source and a faulty store: each line is in its window or late, come what may."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import pytest
+
+from streamsvc.contracts import ObjectStore
+from streamsvc.core.segments import Watermark
+from streamsvc.core.windows.assignment import FixedWindows
+from streamsvc.core.windows.control import View
+from streamsvc.errors import WindowsChanged
+from streamsvc.log.reader import digest_of
+from streamsvc.log.window_log import WindowLog
+from streamsvc.ops.metrics import Metrics
+from streamsvc.runtime.destinations import Closings
+from streamsvc.runtime.finishing import Finisher
+from streamsvc.runtime.landing import Identity
+from streamsvc.runtime.memory import MemoryBudget
+from streamsvc.runtime.observer import Observer
+from streamsvc.runtime.pipeline import Pipeline, Policy
+from streamsvc.runtime.segment import Recipe
+from streamsvc.stores.memory import MemoryStore
+from streamsvc.stores.retrying import RetryingStore
+from streamsvc.testing.faulty_store import FaultyStore, random_faults
+from streamsvc.testing.memory_source import MemorySource, MemoryTopic, Record
+from tests.property.windowed_lines import Pair, aggregation, recipe_of, reference
+
+SPLITS = ("a", "b", "c")
+CONFIG = {"decode": "timed lines"}
+CONFIG_DIGEST = digest_of(orjson.dumps(CONFIG))
+WINDOWS = FixedWindows(100, 100)
+DISORDER, LATENESS = 20, 10
+AGGREGATION = aggregation()
+
+
+class World:
+    """A topic of timed lines, a lake, a state prefix; workers come and go."""
+
+    def __init__(self, seed: int, fault_share: float = 0.0) -> None:
+        self.random = random.Random(seed)
+        self.topic = MemoryTopic(SPLITS, revoke_deadline_s=0.3)
+        self.name = f"world-{uuid4().hex}"
+        self.fault_share = fault_share
+        self.now = 0
+        self.produced: dict[str, list[tuple[str, int]]] = {}
+
+    def store(self, prefix: str) -> ObjectStore:
+        inner = MemoryStore(self.name, prefix)
+        if not self.fault_share:
+            return inner
+        faults = random_faults(self.random.getrandbits(32), before=self.fault_share / 2, after=self.fault_share / 2)
+        return RetryingStore(FaultyStore(inner, faults), sleep=lambda _: asyncio.sleep(0))
+
+    def produce(self, records: int, splits: tuple[str, ...] = SPLITS) -> None:
+        """Time goes on, a bit to and fro; now and then somebody is far behind."""
+        for _ in range(records):
+            self.now += 1
+            behind = self.random.randint(0, DISORDER) if self.random.random() < 0.95 else 500
+            self.put(self.random.choice(splits), max(0, self.now - behind))
+
+    def put(self, split: str, at: int) -> str:
+        rows = self.produced.setdefault(split, [])
+        line = f"{split}{len(rows)}"
+        rows.append((line, at))
+        self.topic.append(split, Record(f"{line} {at}".encode()))
+        return line
+
+    def worker(self, **options: Any) -> Worker:
+        return Worker(self, **options)
+
+    async def found(self) -> tuple[Counter[Pair], Counter[Pair]]:
+        """By plain listing: results, and what was late."""
+        store = MemoryStore(self.name, "lake")
+        results: Counter[Pair] = Counter()
+        late: Counter[Pair] = Counter()
+        async for entry in store.list(""):
+            body = orjson.loads(await store.get(entry.key) or b"[]")
+            if entry.key.startswith("results/"):
+                results.update({(line, start): lines for line, start, lines in body})
+            else:
+                late.update((line, start) for line, start in body)
+        return results, late
+
+    async def check(self) -> None:
+        """Every line once, and late at least what is late in its own split."""
+        results, late = await self.found()
+        in_time, late_alone = reference(self.produced, WINDOWS, DISORDER, LATENESS)
+        assert results + late == in_time + late_alone
+        assert not late_alone - late
+
+    async def view(self) -> View:
+        return await self.worker().log.view()
+
+
+class Worker:
+    def __init__(
+        self,
+        world: World,
+        *,
+        until_end: bool = False,
+        close: bool = False,
+        idle_after_s: float | None = None,
+        memory: int = 1 << 24,
+        interval_s: float = 0.02,
+        digest: str = "lines",
+    ) -> None:
+        lake = world.store("lake")
+        name = f"worker-{uuid4().hex[:6]}"
+
+        def build(stored: dict[str, Any] | None = None) -> Recipe:
+            return recipe_of(
+                lake, WINDOWS, disorder=DISORDER, lateness=LATENESS, aggregate=lambda: AGGREGATION, digest=digest
+            )
+
+        recipe = build()
+        assert recipe.window is not None
+        assert recipe.window.results is not None
+        self.source = MemorySource(world.topic, batch_rows=lambda: world.random.randint(1, 40))
+        self.log = WindowLog(
+            world.store("state"), name, self.source.first_position, landing_s=0.02, merge=recipe.window.results.merge
+        )
+        self.observer = Observer("p", Metrics("test"))
+        self.pipeline = Pipeline(
+            Identity("p", CONFIG_DIGEST, 1, lambda: f"20261124T000000Z-{uuid4().hex[:12]}"),
+            self.source,
+            self.log,
+            recipe,
+            Finisher(self.source, self.log, build, self.observer),
+            Policy(
+                size_bytes=1 << 20,
+                interval_s=interval_s,
+                until_end=until_end,
+                tick_s=0.01,
+                closings=Closings(at_end=close, idle_after_s=idle_after_s, poll_s=0.01),
+            ),
+            MemoryBudget(memory),
+            self.observer,
+        )
+
+    async def run(self) -> None:
+        assert await self.log.save_config(CONFIG) == CONFIG_DIGEST
+        async with self.source:
+            await self.pipeline.run()
+
+
+async def settle(world: World) -> None:
+    async with asyncio.timeout(60):
+        await world.worker(until_end=True, close=True).run()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_what_was_there_is_in_the_windows_of_the_reference(workers: int) -> None:
+    """Nothing joins or is lifted before it is read, so nothing is late but what is late in its own split."""
+    world = World(workers)
+    world.produce(1500)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(world.worker(until_end=True, close=True).run() for _ in range(workers)))
+    results, late = await world.found()
+    assert (results, late) == reference(world.produced, WINDOWS, DISORDER, LATENESS)
+    assert late
+
+
+async def test_until_end_leaves_the_last_windows_open_for_tomorrow() -> None:
+    world = World(3)
+    world.produce(450)
+    async with asyncio.timeout(60):
+        await world.worker(until_end=True).run()
+    results, _ = await world.found()
+    assert max(start for _, start in results) < 400
+    assert 400 in (await world.view()).open_windows
+    world.produce(450)
+    await settle(world)
+    await world.check()
+    assert (await world.view()).open_windows == []
+
+
+async def test_rows_of_tomorrow_are_not_late_for_windows_that_were_closed_at_the_end() -> None:
+    world = World(4)
+    world.produce(350)
+    await settle(world)
+    closed = (await world.view()).control.passed
+    world.now = closed + 100
+    lines = [world.put(split, world.now) for split in SPLITS]
+    await settle(world)
+    results, _ = await world.found()
+    assert all((line, world.now // 100 * 100) in results for line in lines)
+
+
+async def until(world: World, reached: Any) -> None:
+    async with asyncio.timeout(30):
+        while not reached(await world.view()):
+            await asyncio.sleep(0.01)
+
+
+async def test_an_idle_split_holds_nothing_back() -> None:
+    """Two of three are idle; then one of them is not, and its rows that come too late are late."""
+    world = World(5)
+    for split in SPLITS:
+        world.put(split, 50)
+    task = asyncio.create_task(world.worker().run())
+    await until(world, lambda view: len(view.standings) == 3 and all(at.watermark for at in view.standings.values()))
+    world.put("a", 500)
+    await until(world, lambda view: view.control.closed == 0)
+    view = await world.view()
+    assert view.watermark("b") == view.watermark("c") == Watermark(480, True)
+    missed, found = world.put("b", 60), world.put("b", 490)
+    await until(world, lambda view: not view.watermark("b").is_lift)
+    task.cancel()
+    await asyncio.wait([task])
+    await settle(world)
+    results, late = await world.found()
+    assert (missed, 0) in late
+    assert (found, 400) in results
+
+
+async def test_a_split_that_appears_begins_where_the_last_window_was_closed() -> None:
+    world = World(6)
+    task = asyncio.create_task(world.worker().run())
+    for at in (50, 350):
+        for split in SPLITS:
+            world.put(split, at)
+    await until(world, lambda view: view.control.closed == 0)
+    world.topic.add_split("new")
+    missed, found = world.put("new", 60), world.put("new", 160)
+    await until(world, lambda view: "new" in view.standings and view.standings["new"].watermark)
+    assert (await world.view()).control.joined["new"] == 110
+    task.cancel()
+    await asyncio.wait([task])
+    await settle(world)
+    results, late = await world.found()
+    assert (missed, 0) in late
+    assert (found, 100) in results
+
+
+async def test_children_begin_where_their_parent_ended() -> None:
+    world = World(7)
+    task = asyncio.create_task(world.worker().run())
+    for at in (50, 300):
+        for split in SPLITS:
+            world.put(split, at)
+    await until(world, lambda view: view.control.closed == 0)
+    for child in ("a1", "a2"):
+        world.topic.add_split(child, parents=["a"])
+    for split in ("a1", "a2", "b", "c"):
+        world.put(split, 500)
+    await until(world, lambda view: view.control.closed == 200 or view.control.closed == 300)
+    view = await world.view()
+    assert view.control.ended == ["a"]
+    assert view.control.joined["a1"] == view.control.joined["a2"] == 280
+    task.cancel()
+    await asyncio.wait([task])
+    await settle(world)
+    await world.check()
+
+
+async def test_silence_closes_the_last_windows_if_that_is_wanted() -> None:
+    world = World(8)
+    task = asyncio.create_task(world.worker(idle_after_s=0.1).run())
+    for split in SPLITS:
+        world.put(split, 50)
+    await until(world, lambda view: view.control.closed == 0)
+    task.cancel()
+    await asyncio.wait([task])
+    await settle(world)
+    await world.check()
+
+
+async def test_windows_that_mean_something_else_are_refused() -> None:
+    world = World(9)
+    world.produce(10)
+    await settle(world)
+    with pytest.raises(WindowsChanged):
+        await world.worker(until_end=True, digest="others").run()
+
+
+async def test_memory_short_for_partials_cuts_early() -> None:
+    world = World(10)
+    world.produce(2000)
+    worker = world.worker(until_end=True, close=True, memory=20_000, interval_s=1000.0)
+    await asyncio.wait_for(worker.run(), 60)
+    await world.check()
+    assert worker.observer.summary.segments > 5
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_crashes_lost_sessions_and_a_faulty_store(seed: int) -> None:
+    world = World(seed, fault_share=0.1)
+    world.produce(200)
+    running: dict[asyncio.Task[None], Worker] = {}
+    lost: set[asyncio.Task[None]] = set()
+    kills = 0
+    for _ in range(50):
+        world.produce(world.random.randint(0, 60))
+        if len(running) < 3:
+            worker = world.worker()
+            running[asyncio.create_task(worker.run())] = worker
+        task = world.random.choice(list(running))
+        match world.random.randint(0, 6):
+            case 0:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+                kills += 1
+                del running[task]
+            case 1 if task not in lost and running[task].observer.was_assigned:
+                running[task].source.lose_session()
+                lost.add(task)
+            case 2 if task in lost:
+                running[task].source.rejoin()
+                lost.remove(task)
+            case 3:
+                await running[task].log.checkpoint()
+                await running[task].log.gc()
+        await asyncio.sleep(world.random.random() * 0.03)
+    assert kills > 2
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    await settle(world)
+    await world.check()
