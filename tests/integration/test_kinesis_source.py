@@ -451,6 +451,23 @@ async def test_what_retention_took_is_not_skipped() -> None:
                 await source.read()
 
 
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_range_of_which_nothing_is_left(closed: bool) -> None:
+    async with open_scene() as scene, scene.source(joins=False) as source:
+        now = time.time() - 100
+        sequences = [scene.put(b"%d" % number, at=now + number)[0] for number in range(10)]
+        scene.shards[0].trim(now + 50)
+        if closed:
+            scene.stream.split("shardId-000000000000", MIDDLE, time.time())
+        split = min(await source.splits())
+        for first in (BEGINNING, position_after(sequences[2])):
+            with pytest.raises(PositionLost) as lost:
+                await whole_range(source, split, first, position_after(sequences[5]))
+            assert "ends before the range" in lost.value.what
+        before = position_at_time(int(now * 1000) + 99_000), position_after(sequences[9])
+        assert await whole_range(source, split, *before) == []
+
+
 async def test_a_record_that_was_read_and_is_gone_is_told(caplog: pytest.LogCaptureFixture) -> None:
     async with open_scene() as scene:
         now = time.time() - 100

@@ -210,6 +210,8 @@ class Reader:
             cursor.tips = 0
         elif answer.at_tip and not answer.ended:
             await self._at_tip(cursor)
+        if answer.ended and cursor.end is not None and cursor.position < cursor.end < END:
+            self._end_range(cursor)
         if cursor.position == cursor.end:
             return True
         if answer.ended:
@@ -262,24 +264,27 @@ class Reader:
 
     async def _at_tip(self, cursor: _Cursor) -> None:
         """The source has nothing more for now."""
+        cursor.tips += 1
+        if cursor.end is not None:
+            if cursor.tips >= TIPS_TO_DESPAIR and cursor.end != END:
+                self._end_range(cursor)
+            return
         start = parse_position(cursor.position)
-        if cursor.end is not None and cursor.end != END:
-            cursor.tips += 1
-            if cursor.tips < TIPS_TO_DESPAIR:
-                return
-            if not isinstance(start, FromTime):
-                raise PositionLost(
-                    "the shard ends before the range that must be read",
-                    hint=SEEK_HINT,
-                    split=cursor.split,
-                    position=cursor.end,
-                    end=cursor.position,
-                )
-            # The range ends before the time at which it begins.
-            self._hand_out(cursor, moved(cursor.split, cursor.position, cursor.end))
-        elif isinstance(start, FromTime) and cursor.tips == 0:
+        if isinstance(start, FromTime) and cursor.tips == 1:
             # Behind a time lies no record yet. The newest one before it makes the place exact, as ``ends`` has it.
-            cursor.tips = 1
             newest = await self._listener.newest_before(cursor.split, start.ms)
             if newest is not None:
                 self._hand_out(cursor, moved(cursor.split, cursor.position, newest))
+
+    def _end_range(self, cursor: _Cursor) -> None:
+        """There is no more, and the end of the range has not come. One that begins at a time may end before it."""
+        assert cursor.end is not None
+        if not isinstance(parse_position(cursor.position), FromTime):
+            raise PositionLost(
+                "the shard ends before the range that must be read",
+                hint=SEEK_HINT,
+                split=cursor.split,
+                position=cursor.end,
+                end=cursor.position,
+            )
+        self._hand_out(cursor, moved(cursor.split, cursor.position, cursor.end))
