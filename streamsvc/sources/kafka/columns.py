@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import date
 from functools import cache
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, Message
 
 from streamsvc.core.offsets import positions_of
@@ -16,6 +18,10 @@ from streamsvc.records import METADATA, Batch, Span, row_bounds
 from streamsvc.sources.kafka.splits import Partition
 
 Records: TypeAlias = "list[Message[bytes, bytes]]"
+
+FIRST_MS = (date(1, 1, 1) - date(1970, 1, 1)).days * 86_400_000
+LAST_MS = (date(9999, 12, 31) - date(1970, 1, 1)).days * 86_400_000 + 86_399_999
+"""The years 1 to 9999."""
 
 _MESSAGE_BYTES = 136 + 33
 """What CPython holds for a message beside its payload: the message, and the head of its value."""
@@ -104,12 +110,23 @@ def _offsets(spans: Sequence[Span], records: Records) -> pa.Array:
 
 
 def _timestamps(records: Records) -> pa.Array:
-    """Create time or log-append time, whichever the topic keeps; null if the record has none."""
+    """Create time or log-append time, whichever the topic keeps; null if the record has none that a calendar has."""
     pairs = list(map(Message.timestamp, records))
     times = list(map(itemgetter(1), pairs))
     if any(kind == TIMESTAMP_NOT_AVAILABLE for kind, _ in pairs):
         times = [None if kind == TIMESTAMP_NOT_AVAILABLE else time for kind, time in pairs]
-    return pa.array(times, METADATA["_timestamp"])
+    return _of_the_calendar(pa.array(times, pa.int64())).cast(METADATA["_timestamp"])
+
+
+def _of_the_calendar(times: pa.Array) -> pa.Array:
+    """times: int64, milliseconds since the epoch. A producer may give any; outside of the years 1 to 9999 no reader
+    of what is written has a date for it, so it becomes null."""
+    extremes = pc.min_max(times)
+    lowest, highest = extremes["min"].as_py(), extremes["max"].as_py()
+    if lowest is None or (lowest >= FIRST_MS and highest <= LAST_MS):
+        return times
+    fits = pc.and_(pc.greater_equal(times, pa.scalar(FIRST_MS)), pc.less_equal(times, pa.scalar(LAST_MS)))
+    return pc.if_else(fits, times, pa.scalar(None, pa.int64()))
 
 
 def _headers(records: Records) -> pa.Array:
