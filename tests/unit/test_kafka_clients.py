@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from streamsvc.config import Aws
 from streamsvc.config_sources import KafkaSource
 from streamsvc.core.kafka_client import reason_to_refuse
-from streamsvc.errors import SourceRefused
+from streamsvc.errors import SourceRefused, SourceUnavailable
 from streamsvc.sources.kafka import failures
-from streamsvc.sources.kafka.client_log import ClientLog, topic_id_text
+from streamsvc.sources.kafka.client_log import MAX_REMEMBERED, ClientLog, Repeats, topic_id_text
 from streamsvc.sources.kafka.clients import Clients, connection
 from streamsvc.sources.kafka.splits import Partition, SplitName, parse_split
+from streamsvc.sources.kafka.topics import Described, Topics
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 PLAIN = {"mechanism": "PLAIN", "username": "me", "password": "hidden-password"}
@@ -191,3 +192,52 @@ def test_a_fatal_error_is_known_by_librdkafkas_own_words() -> None:
 def test_a_failed_log_in_is_final_only_if_none_ever_worked(was_connected: bool, is_refused: bool) -> None:
     error = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error")
     assert (failures.refused(error, was_connected=was_connected) is not None) == is_refused
+
+
+def test_a_line_that_comes_again_and_again_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    repeats = Repeats(lambda: now)
+    logs = [ClientLog(logging.getLogger("test"), repeats=repeats) for _ in range(2)]
+    for number in range(40):
+        now += 2.0
+        for client, log in enumerate(logs):
+            line = f"rdkafka#consumer-{client}| [thrd:b:9092/bootstrap]: b:9092: Connect failed (after {number}ms)"
+            log.log(logging.ERROR, "%s", line)
+    logs[0].log(logging.WARNING, "%s", "something else")
+    told = [message.partition("| ")[2].partition(": ")[2] for message in caplog.messages]
+    assert told == [
+        "b:9092: Connect failed (after 0ms)",
+        "b:9092: Connect failed (after 30ms) (59 more like this before)",
+        "",
+    ]
+    assert caplog.messages[-1] == "something else"
+
+
+def test_what_is_remembered_of_lines_is_bounded() -> None:
+    repeats = Repeats(lambda: 0.0)
+    for number in range(10_000):
+        assert repeats.left_out(number * "x") == 0
+    assert len(repeats._known) <= MAX_REMEMBERED
+
+
+async def test_no_broker_is_told_with_its_address_and_what_to_look_at() -> None:
+    topics = Topics(clients(brokers="127.0.0.1:9").admin(), ["access"], "127.0.0.1:9", patience_s=0.1)
+    with pytest.raises(SourceUnavailable, match=r"no broker answers at 127\.0\.0\.1:9") as failed:
+        await topics.live()
+    assert "KIP" not in str(failed.value)
+    assert "`tls`" in failed.value.hint
+
+
+async def test_a_topic_that_is_not_there_is_named_with_its_brokers() -> None:
+    topics = Scarce(clients().admin(), ["access", "b", "a"], "b-1:9092")
+    with pytest.raises(SourceUnavailable, match="there is no such topic: a, b") as failed:
+        await topics.live()
+    assert failed.value.where["brokers"] == "b-1:9092"
+    assert "Create it" in failed.value.hint
+
+
+class Scarce(Topics):
+    """Brokers that have one topic."""
+
+    async def describe(self) -> Described:
+        return Described({Partition("access", 0): "access/0"}, frozenset({"a", "b"}))

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from streamsvc.config import Aws
 from streamsvc.config_sources import KafkaSource, Sasl, Tls
 from streamsvc.sources.kafka import failures, msk_iam
-from streamsvc.sources.kafka.client_log import ClientLog, Logger
+from streamsvc.sources.kafka.client_log import ClientLog, Logger, Repeats
 
 Settings: TypeAlias = dict[str, str | int | float | bool]
 
@@ -60,6 +60,7 @@ class Clients:
         self._options = options
         self._instance = instance
         self._logger = logger
+        self._repeats = Repeats()
         self._token: msk_iam.TokenMaker | None = None
         if options.sasl is not None and options.sasl.mechanism == "AWS_MSK_IAM":
             self._token = msk_iam.token_maker(options.sasl, options.brokers, aws, logger)
@@ -123,7 +124,8 @@ class Clients:
         return self._recipe(settings)
 
     def _recipe(self, settings: Settings) -> ConsumerRecipe:
-        log = ClientLog(self._logger, _secrets(self._options), forward_debug="debug" in self._options.client)
+        forward_debug = "debug" in self._options.client
+        log = ClientLog(self._logger, _secrets(self._options), forward_debug=forward_debug, repeats=self._repeats)
         return ConsumerRecipe(settings, log, self._token)
 
 

@@ -49,6 +49,8 @@ _UNKNOWN_TOPIC = {
     KafkaError._UNKNOWN_PARTITION,
 }
 
+_SILENCE = {KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT, KafkaError._TRANSPORT}
+
 _NO_CONNECTION = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._AUTHENTICATION,
@@ -103,7 +105,19 @@ def of_request(error: KafkaError, what: str, **where: str) -> StreamsvcError:
     final = refused(error, was_connected=True)
     if final is not None:
         return final
-    return SourceUnavailable(f"{what}: {text_of(error)}", kafka_error=error.name(), **where)
+    hint = "Look at the brokers; a worker asks again for ever, a command can be run again."
+    return SourceUnavailable(f"{what}: {text_of(error)}", hint=hint, kafka_error=error.name(), **where)
+
+
+def no_answer(error: KafkaError, brokers: str) -> StreamsvcError:
+    """To the first question to the brokers. What librdkafka says to a time-out is about old brokers."""
+    if error.code() not in _SILENCE:
+        return of_request(error, f"the brokers {brokers} do not say what topics there are")
+    return SourceUnavailable(
+        f"no broker answers at {brokers}",
+        hint="Is it the address, does a broker run there, can this machine reach it, and does it want `tls` or `sasl`?",
+        kafka_error=error.name(),
+    )
 
 
 def client_failed(error: KafkaException) -> SourceRefused:

@@ -142,7 +142,8 @@ class Ownership:
         self._missing_since = {topic: self._missing_since.get(topic, now) for topic in missing}
         for topic, since in self._missing_since.items():
             if now - since > TOPIC_GRACE_S:
-                raise SourceRefused("there is no such topic", hint="create it, or correct `topics`", topic=topic)
+                what = f"there is no such topic: {topic}"
+                raise SourceRefused(what, hint="create it, or correct `topics`", topic=topic)
 
     def _give_up_recreated(self, described: Described) -> None:
         """A topic of the same name with another id: its partitions are other splits, the old ones are gone."""

@@ -29,7 +29,7 @@ from streamsvc.sources.kafka.member import Member, MemberEvent
 from streamsvc.sources.kafka.ownership import Health, Ownership
 from streamsvc.sources.kafka.reader import Reader, ReaderEvent, Start, Stuck
 from streamsvc.sources.kafka.splits import parse_split
-from streamsvc.sources.kafka.topics import Topics
+from streamsvc.sources.kafka.topics import METADATA_TIMEOUT_S, ONLOOKER_TIMEOUT_S, Topics
 
 T = TypeVar("T")
 
@@ -80,7 +80,13 @@ class KafkaSource:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._topics = Topics(await asyncio.to_thread(self._clients.admin), self._options.topics)
+        admin = await asyncio.to_thread(self._clients.admin)
+        self._topics = Topics(
+            admin,
+            self._options.topics,
+            self._options.brokers,
+            patience_s=METADATA_TIMEOUT_S if self._joins else ONLOOKER_TIMEOUT_S,
+        )
         self._reader = self._make_reader(self._queue_bytes, self._on_reader)
         self._member = self._make_member()
         self._ownership = Ownership(self._topics, self._reader, self._member, self._health)
@@ -231,7 +237,7 @@ class KafkaSource:
                 raise _split_gone(split, position)
 
     async def _check_reachable(self, ends: Mapping[Split, Position]) -> None:
-        """A range that ends behind the end of its partition cannot be read: the log was cut off there."""
+        """A range that ends beyond the end of its partition cannot be read: the log was cut off there."""
         try:
             now = await self._or_failure(self._topics.ends(ends))
         except Retryable:
@@ -327,7 +333,7 @@ class KafkaSource:
         if earliest <= position <= end:
             return None
         is_early = position < earliest
-        what = f"the record to read next is {'no longer there' if is_early else 'behind the end of its partition'}"
+        what = f"the record to read next is {'no longer there' if is_early else 'beyond the end of its partition'}"
         return PositionLost(what, hint=SEEK_HINT, split=split, position=position, earliest=earliest, end=end)
 
     # Tasks

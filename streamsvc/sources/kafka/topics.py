@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     IsolationLevel,
+    KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
@@ -21,7 +22,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import OFFSET_SPEC_EARLIEST, OFFSET_SPEC_LATEST
 
 from streamsvc.core.offsets import position_of
-from streamsvc.errors import SourceUnavailable
+from streamsvc.errors import SourceUnavailable, StreamsvcError
 from streamsvc.records import Position, Split
 from streamsvc.sources.kafka import failures
 from streamsvc.sources.kafka.client_log import topic_id_text
@@ -29,7 +30,10 @@ from streamsvc.sources.kafka.splits import Partition, SplitName, parse_split
 
 REQUEST_TIMEOUT_S = 10.0
 METADATA_TIMEOUT_S = 1.0
-"""Of requests that hold a thread: short, so that the process can end meanwhile."""
+"""Of requests that hold a thread: short, so that the process can end meanwhile. A worker asks again for ever."""
+
+ONLOOKER_TIMEOUT_S = 4.0
+"""For a command, which asks once: long enough to connect from afar."""
 
 _MOCK_CLUSTER = "mockCluster"
 """How librdkafka's mock cluster, which the demo runs on, names itself (rdkafka_mock.c)."""
@@ -51,8 +55,12 @@ class Described:
 class Topics:
     """Raises ``SourceUnavailable`` and ``SourceRefused``. Every call may be cancelled."""
 
-    def __init__(self, admin: AdminClient, topics: Sequence[str]) -> None:
+    def __init__(
+        self, admin: AdminClient, topics: Sequence[str], brokers: str, *, patience_s: float = METADATA_TIMEOUT_S
+    ) -> None:
         self._admin = admin
+        self._brokers = brokers
+        self._patience_s = patience_s
         self._topics = list(topics)
         self._has_ids: bool | None = None
 
@@ -63,16 +71,16 @@ class Topics:
 
     async def _cluster_id(self) -> str:
         try:
-            return await asyncio.to_thread(self._admin.cluster_id, METADATA_TIMEOUT_S)
+            return await asyncio.to_thread(self._admin.cluster_id, self._patience_s)
         except KafkaException as error:
-            raise failures.of_request(failures.kafka_error(error), "no broker answers") from None
+            raise failures.no_answer(failures.kafka_error(error), self._brokers) from None
 
     async def _list(self) -> Described:
         """Without topic ids: the mock cluster, which lives in one process, does not answer what ``_describe`` asks."""
         try:
-            found = (await asyncio.to_thread(self._admin.list_topics, timeout=METADATA_TIMEOUT_S)).topics
+            found = (await asyncio.to_thread(self._admin.list_topics, timeout=self._patience_s)).topics
         except KafkaException as error:
-            raise failures.of_request(failures.kafka_error(error), "the topics cannot be looked up") from None
+            raise failures.no_answer(failures.kafka_error(error), self._brokers) from None
         present = [topic for topic in self._topics if topic in found]
         partitions = [Partition(topic, number) for topic in present for number in sorted(found[topic].partitions)]
         return Described(
@@ -90,7 +98,9 @@ class Topics:
             if isinstance(answer, KafkaException):
                 error = failures.kafka_error(answer)
                 if not failures.is_unknown_topic(error):
-                    raise failures.of_request(error, "the topic cannot be looked up", topic=topic) from None
+                    raise failures.of_request(
+                        error, "the topic cannot be looked up", topic=topic, brokers=self._brokers
+                    ) from None
                 missing.add(topic)
                 continue
             topic_id = topic_id_text(answer.topic_id)
@@ -103,7 +113,9 @@ class Topics:
         """All splits. A topic that is not there is an error: it would look like one without records."""
         described = await self.describe()
         if described.missing:
-            raise SourceUnavailable("a topic does not exist", topics=", ".join(sorted(described.missing)))
+            names = ", ".join(sorted(described.missing))
+            hint = "Create it, or correct `topics`; a worker that is waiting for it goes on by itself."
+            raise SourceUnavailable(f"there is no such topic: {names}", hint=hint, brokers=self._brokers)
         return list(described.splits.values())
 
     async def earliest(self, splits: Iterable[Split]) -> Positions:
@@ -126,14 +138,18 @@ class Topics:
         answers = await _answers(self._admin.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_S))
         answer = answers[group]
         if isinstance(answer, KafkaException):
-            raise failures.of_request(failures.kafka_error(answer), "committed offsets", group=group) from None
+            raise self._offsets_failed(failures.kafka_error(answer), group) from None
         positions: Positions = {}
         for found in answer.topic_partitions:
             if found.error is not None:
-                raise failures.of_request(found.error, "committed offsets", group=group) from None
+                raise self._offsets_failed(found.error, group) from None
             if found.offset >= 0:
                 positions[by_partition[Partition(found.topic, found.partition)]] = position_of(found.offset)
         return positions
+
+    def _offsets_failed(self, error: KafkaError, group: str) -> StreamsvcError:
+        what = "committed offsets cannot be looked up"
+        return failures.of_request(error, what, group=group, brokers=self._brokers)
 
     async def _offsets(self, splits: Iterable[Split], where: int) -> Positions:
         """where: a time in epoch milliseconds, or one of the negative numbers that stand for an end"""
@@ -152,7 +168,9 @@ class Topics:
             split = by_partition[Partition(key.topic, key.partition)]
             if isinstance(answer, KafkaException):
                 error = failures.kafka_error(answer)
-                raise failures.of_request(error, "offsets cannot be looked up", split=split) from None
+                raise failures.of_request(
+                    error, "offsets cannot be looked up", split=split, brokers=self._brokers
+                ) from None
             if answer.offset >= 0:
                 positions[split] = position_of(answer.offset)
         return positions
