@@ -175,6 +175,14 @@ def put(
 
 
 @app.command()
+def iam_policy(file: File, pipeline: OnePipeline = None) -> None:
+    """The least policy of AWS IAM that this configuration needs, as JSON."""
+    from streamsvc.commands.iam_policy import iam_policy as command
+
+    raise typer.Exit(command(file, pipeline))
+
+
+@app.command()
 def demo(
     *,
     seconds: Annotated[int, typer.Option(min=1, help="How long logs are produced.")] = 20,

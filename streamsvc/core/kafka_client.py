@@ -1,6 +1,9 @@
-"""Which settings of the Kafka client (librdkafka) a configuration may give, and why the others are ours."""
+"""Which settings of the Kafka client (librdkafka) a configuration may give, why the others are ours, and what the names
+of brokers say."""
 
 from __future__ import annotations
+
+import re
 
 _POSITIONS = "positions are kept in the segment log; they are never reset, stored or committed by the client"
 _TLS = "set it under `tls`"
@@ -48,3 +51,9 @@ def reason_to_refuse(setting: str, group_protocol: str) -> str | None:
     if group_protocol == "consumer" and setting in _NOT_IN_KIP_848:
         return _BROKERS_IN_KIP_848
     return _OURS.get(setting)
+
+
+def msk_region(brokers: str) -> str | None:
+    """MSK's broker names hold it: ``b-1.name.id.c2.kafka.eu-west-1.amazonaws.com:9098``."""
+    found = re.search(r"\.kafka(?:-serverless)?\.([a-z0-9-]+)\.amazonaws\.com", brokers)
+    return found[1] if found else None

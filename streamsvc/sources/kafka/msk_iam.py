@@ -6,12 +6,12 @@ The signer is in the ``aws`` extra. It makes tokens that live 15 minutes; librdk
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from typing import TypeAlias
 
 from streamsvc.config import Aws
 from streamsvc.config_sources import Sasl
+from streamsvc.core.kafka_client import msk_region
 from streamsvc.errors import SourceRefused
 from streamsvc.sources.kafka.client_log import Logger
 
@@ -28,7 +28,7 @@ def token_maker(sasl: Sasl, brokers: str, aws: Aws | None, logger: Logger) -> To
         raise SourceRefused(
             "AWS_MSK_IAM needs the MSK token signer", hint="install it: pip install 'streamsvc[aws]'"
         ) from missing
-    region = sasl.region or (aws.region if aws else None) or _region_of(brokers)
+    region = sasl.region or (aws.region if aws else None) or msk_region(brokers)
     if region is None:
         raise SourceRefused("AWS_MSK_IAM needs a region", hint="set `sasl.region` or `aws.region`", brokers=brokers)
 
@@ -49,9 +49,3 @@ def token_maker(sasl: Sasl, brokers: str, aws: Aws | None, logger: Logger) -> To
         return token, expires_ms / 1000
 
     return make
-
-
-def _region_of(brokers: str) -> str | None:
-    """MSK's broker names hold it: ``b-1.name.id.c2.kafka.eu-west-1.amazonaws.com:9098``."""
-    found = re.search(r"\.kafka(?:-serverless)?\.([a-z0-9-]+)\.amazonaws\.com", brokers)
-    return found[1] if found else None
