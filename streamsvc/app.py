@@ -478,9 +478,11 @@ RecordWriter: TypeAlias = KinesisWriter | AggregatingWriter
 async def open_record_writer(aws: Aws, stream: str, *, aggregate: bool) -> AsyncIterator[RecordWriter]:
     """Into a Kinesis stream; ``aggregate``: packed as the KPL does. Raises ``SourceRefused`` for a stream that is not
     there or may not be looked at, and ``SourceUnavailable`` for one that does not answer."""
+    async with Clients(aws) as clients:
+        client = await clients.get("kinesis")
 
-    def explain(error: BaseException, action: str) -> StreamsvcError:
-        return failures.mapped(error, action, stream=stream, region=aws.region)
+        def explain(error: BaseException, action: str) -> StreamsvcError:
+            return failures.mapped(error, action, stream=stream, region=client.meta.region_name)
 
-    async with Clients(aws) as clients, KinesisWriter(await clients.get("kinesis"), stream, explain) as writer:
-        yield AggregatingWriter(writer) if aggregate else writer
+        async with KinesisWriter(client, stream, explain) as writer:
+            yield AggregatingWriter(writer) if aggregate else writer

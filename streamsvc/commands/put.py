@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import select
 import sys
@@ -64,8 +63,7 @@ def put(source: str, destination: Destination, key: str | None, key_column: str 
 
 
 async def _put(file: BinaryIO, name: str, destination: Destination, key_of: KeyOf) -> None:
-    region = destination.region or os.environ.get("AWS_REGION")  # botocore itself reads AWS_DEFAULT_REGION only
-    aws = Aws(region=region, endpoints=Endpoints(kinesis=destination.endpoint_url))
+    aws = Aws(region=destination.region, endpoints=Endpoints(kinesis=destination.endpoint_url))
     began = monotonic()
     async with open_record_writer(aws, destination.stream, aggregate=destination.aggregate) as writer:
         lines = _Lines(name, key_of, writer.max_record_bytes)

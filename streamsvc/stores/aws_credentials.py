@@ -102,7 +102,8 @@ class Boto3Chain:
 
         keys = _configured(self._aws) if self._aws.access_key_id else None
         return boto3.Session(
-            region_name=self._aws.region,
+            # boto3 itself reads AWS_DEFAULT_REGION only.
+            region_name=self._aws.region or os.environ.get("AWS_REGION") or None,
             profile_name=self._aws.profile,
             aws_access_key_id=keys["access_key_id"] if keys else None,
             aws_secret_access_key=keys["secret_access_key"] if keys else None,
@@ -111,7 +112,8 @@ class Boto3Chain:
 
     def _assume(self, session: boto3.Session) -> S3Credential:
         assert self._aws.role_arn is not None
-        answer = session.client("sts").assume_role(RoleArn=self._aws.role_arn, RoleSessionName="streamsvc")
+        sts = session.client("sts", endpoint_url=self._aws.endpoints.sts)
+        answer = sts.assume_role(RoleArn=self._aws.role_arn, RoleSessionName="streamsvc")
         assumed = answer["Credentials"]
         return {
             "access_key_id": assumed["AccessKeyId"],

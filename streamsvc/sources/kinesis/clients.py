@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -33,12 +34,13 @@ _CONFIG: dict[Service, dict[str, Any]] = {
 class Clients:
     """Opens a client for a service when it is first asked for, and closes them all.
 
-    region: instead of the configured one
+    region: instead of the configured one, or of the environment's
     """
 
     def __init__(self, aws: Aws, region: str | None = None) -> None:
         self._aws = aws
-        self._region = region or aws.region
+        # botocore itself reads AWS_DEFAULT_REGION only.
+        self._region = region or aws.region or os.environ.get("AWS_REGION") or None
         self._stack = AsyncExitStack()
         self._session: AioSession | None = None
         self._open: dict[Service, Any] = {}
