@@ -285,7 +285,8 @@ class Finished:
     """The results of windows: deterministic in values and order.
 
     rows:   ``window_start, window_end: timestamp[us, UTC]`` and what follows, ordered by window and group
-    keys:   string, one a row: window and group as JSON, the same for every result of the same window and group
+    keys:   string, one a row: window and group as a JSON object without blanks, its members always in this order:
+            ``{"window_start":"2026-11-24T12:00:00Z","window_end":"2026-11-24T12:05:00Z","response":200}``
     faults: groups that have no result, each with why and all its values: a sum that its type cannot hold, an
             expression that fails over the aggregates. For logs and a metric
     """

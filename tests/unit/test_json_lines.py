@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamsvc.sinks.formats.json import JsonLines, json_lines, json_texts
+from streamsvc.core.json_text import json_lines, json_texts
+from streamsvc.sinks.formats.json import JsonLines
 
 MOMENT = dt.datetime(2026, 11, 24, 12, 30, 0, 250_000, dt.UTC)
 

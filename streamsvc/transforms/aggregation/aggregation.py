@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from streamsvc.core.json_text import json_objects
 from streamsvc.core.windows import states
 from streamsvc.core.windows.aggregates import Call, check_argument, check_key
 from streamsvc.core.windows.results import Results
@@ -93,8 +94,8 @@ class WindowAggregation:
             rows = sifted.rows
             faults |= dict(zip(sifted.rejects[ROW].to_pylist(), sifted.rejects["error"].to_pylist(), strict=True))
         told = [f"{faults[row]}: {self._shown(groups, row)}" for row in sorted(faults)]
-        kept = groups.select([WINDOW_START, *self._group_names]).take(rows[ROW])
-        return Finished(pa.Table.from_batches([rows.drop_columns([ROW])]), lambda: _key_texts(kept), tuple(told))
+        kept = groups.select([WINDOW_START, WINDOW_END, *self._group_names]).take(rows[ROW])
+        return Finished(pa.Table.from_batches([rows.drop_columns([ROW])]), lambda: json_objects(kept), tuple(told))
 
     def _schema_of_groups(self) -> pa.Schema:
         names = [*self._group_names, *(f"{AGGREGATE_COLUMN}{number}" for number in range(len(self._calls)))]
@@ -215,15 +216,3 @@ def _steps(then: Sequence[str], schema: pa.Schema) -> list[SqlTransform]:
             raise SqlProblems(problems)
         schema = steps[-1].schema
     return steps
-
-
-def _key_texts(groups: pa.RecordBatch) -> pa.Array:
-    """Window and group of each row, as a JSON list of texts and nulls."""
-    texts = [_texts(column).to_pylist() for column in groups.columns]
-    return pa.array([orjson.dumps(row).decode() for row in zip(*texts, strict=True)], pa.string())
-
-
-def _texts(column: pa.Array) -> pa.Array:
-    if types.is_binary(column.type) or types.is_fixed_size_binary(column.type):
-        return pa.array([None if value is None else value.hex() for value in column.to_pylist()], pa.string())
-    return column.cast(pa.string())
