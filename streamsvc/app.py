@@ -341,12 +341,17 @@ def log_of(service: Service, name: str) -> SegmentLog:
     return SegmentLog(state, command_name(), first, landing_s=LANDING_S)
 
 
+def onlooker_of(service: Service, name: str, metrics: Metrics) -> Inspectable:
+    """The source of a pipeline as one that joins no group, not yet open."""
+    return onlooker(service.pipelines[name].source, _reader(service, name, 0, service.memory // 8, metrics))
+
+
 async def inspect(service: Service, name: str, stack: AsyncExitStack) -> Inspected:
     """A look from outside. Joins no group, writes nothing but inferred columns. ``stack`` closes the source."""
     metrics = Metrics(service.service)
     observer = Observer(name, metrics)
     stores = Stores(service.aws, observer, patience_s=COMMAND_PATIENCE_S)
-    source = onlooker(service.pipelines[name].source, _reader(service, name, 0, service.memory // 8, metrics))
+    source = onlooker_of(service, name, metrics)
     await stack.enter_async_context(source)
     state = stores(state_url(service, name), "state")
     log = SegmentLog(state, command_name(), source.first_position, landing_s=LANDING_S)

@@ -1,31 +1,43 @@
-"""``streamsvc status``: what the log and the source say, whether or not the service runs."""
+"""``streamsvc status``: what the log and the source say, whether or not the service runs, or the source answers."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from streamsvc.app import Inspected, inspect, load, selected
+from streamsvc.app import load, log_of, onlooker_of, selected, state_url
 from streamsvc.config import Service
+from streamsvc.contracts import Inspectable, Lag
 from streamsvc.core.offsets import offset_of
+from streamsvc.core.segments import Standing
+from streamsvc.errors import PositionLost, SourceRefused, SourceUnavailable, StreamsvcError
+from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops import logs
-from streamsvc.records import Position
+from streamsvc.ops.metrics import Metrics
+from streamsvc.records import Position, Split
+from streamsvc.runtime.replay import is_reject_object
+
+T = TypeVar("T")
 
 LAST_OUTCOMES = 5
+SOURCE_PATIENCE_S = 10.0
+"""For each question to a source. One that cannot be reached says so sooner."""
 
 
 class SplitRow(TypedDict):
     split: str
     epoch: int
     committed: str
-    end: str
+    end: str | None
     lag_records: int | None
     lag_milliseconds: int | None
     pending_segment: str | None
@@ -33,8 +45,19 @@ class SplitRow(TypedDict):
     parents: list[str]
 
 
+@dataclass(slots=True)
+class Told:
+    """What a source has said, and why it says no more."""
+
+    problem: str | None = None
+    ends: Mapping[Split, Position] = field(default_factory=dict)
+    lags: Mapping[Split, Lag] = field(default_factory=dict)
+    owners: Mapping[Split, str] = field(default_factory=dict)
+    parents: Mapping[Split, frozenset[Split]] = field(default_factory=dict)
+
+
 def status(file: Path, pipeline: str | None, *, as_json: bool) -> int:
-    """Answers the exit code. Raises what the store or the source raise."""
+    """Answers the exit code: 1 if a source does not answer. Raises what the store raises."""
     logs.configure("error")
     service = load(file)
     answer = asyncio.run(_ask(service, selected(service, pipeline)))
@@ -42,37 +65,21 @@ def status(file: Path, pipeline: str | None, *, as_json: bool) -> int:
         print(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
     else:
         _show(Console(), answer)
-    return 0
+    return 1 if any(told["source_problem"] for told in answer.values()) else 0
 
 
 async def _ask(service: Service, pipelines: list[str]) -> dict[str, Any]:
-    async with AsyncExitStack() as stack:
-        return {name: await _ask_one(await inspect(service, name, stack)) for name in pipelines}
+    return {name: await _ask_one(service, name) for name in pipelines}
 
 
-async def _ask_one(inspected: Inspected) -> dict[str, Any]:
-    ends = await inspected.source.ends()
-    standings = await inspected.log.standings(sorted(ends))
-    outcomes = await inspected.log.history(LAST_OUTCOMES)
-    lags = await inspected.source.lag({split: standing.cursor.position for split, standing in standings.items()})
-    owners, parents = await inspected.source.owners(), inspected.source.parents()
-    rows = [
-        SplitRow(
-            split=split,
-            epoch=standing.cursor.epoch,
-            committed=standing.cursor.position,
-            end=ends[split],
-            lag_records=lags[split].records if split in lags else None,
-            lag_milliseconds=lags[split].milliseconds if split in lags else None,
-            pending_segment=standing.pending.segment if standing.pending else None,
-            owner=owners.get(split),
-            parents=sorted(parents.get(split, ())),
-        )
-        for split, standing in standings.items()
-    ]
+async def _ask_one(service: Service, name: str) -> dict[str, Any]:
+    log = log_of(service, name)
+    outcomes = await log.history(LAST_OUTCOMES)
+    told, standings = await _ask_source(onlooker_of(service, name, Metrics(service.service)), log)
     return {
-        "state": inspected.state,
-        "splits": rows,
+        "state": state_url(service, name),
+        "source_problem": told.problem,
+        "splits": [_row(split, standing, told) for split, standing in sorted(standings.items())],
         "last_segments": [
             {
                 "segment": outcome.segment,
@@ -86,9 +93,56 @@ async def _ask_one(inspected: Inspected) -> dict[str, Any]:
     }
 
 
+async def _ask_source(source: Inspectable, log: SegmentLog) -> tuple[Told, dict[Split, Standing]]:
+    """Of the splits that there are; if the source does not answer, of those that the log knows."""
+    told = Told()
+    standings: dict[Split, Standing] = {}
+    try:
+        async with AsyncExitStack() as stack:
+            await _in_time(stack.enter_async_context(source))
+            told.ends = await _in_time(source.ends())
+            standings = await log.standings(sorted(told.ends))
+            places = {split: standing.cursor.position for split, standing in standings.items()}
+            told.lags = await _in_time(source.lag(places))
+            told.owners, told.parents = await _in_time(source.owners()), source.parents()
+    except TimeoutError:
+        told.problem = f"the source has not answered within {SOURCE_PATIENCE_S:.0f} s"
+    except (SourceUnavailable, SourceRefused, PositionLost) as error:
+        told.problem = _in_a_line(error)
+    if not standings:
+        known = [split for split in await log.known_splits() if not is_reject_object(split)]
+        standings = await log.standings(known)
+    return told, standings
+
+
+async def _in_time(answer: Coroutine[Any, Any, T]) -> T:
+    return await asyncio.wait_for(answer, SOURCE_PATIENCE_S)
+
+
+def _row(split: Split, standing: Standing, told: Told) -> SplitRow:
+    lag = told.lags.get(split, Lag())
+    return SplitRow(
+        split=split,
+        epoch=standing.cursor.epoch,
+        committed=standing.cursor.position,
+        end=told.ends.get(split),
+        lag_records=lag.records,
+        lag_milliseconds=lag.milliseconds,
+        pending_segment=standing.pending.segment if standing.pending else None,
+        owner=told.owners.get(split),
+        parents=sorted(told.parents.get(split, ())),
+    )
+
+
+def _in_a_line(error: StreamsvcError) -> str:
+    return " ".join(str(error).split())
+
+
 def _show(console: Console, answer: dict[str, Any]) -> None:
     for name, pipeline in answer.items():
         console.print(f"[bold]{name}[/bold]  log in {pipeline['state']}", highlight=False)
+        if pipeline["source_problem"]:
+            console.print(Text(f"the source: {pipeline['source_problem']}", style="red"), soft_wrap=True)
         console.print(_table(pipeline["splits"]))
         for outcome in pipeline["last_segments"]:
             rows = sum(item["rows"] for item in outcome["objects"])
@@ -108,7 +162,7 @@ def _table(rows: list[SplitRow]) -> Table:
         table.add_row(
             Text(row["split"]),
             place_text(row["committed"]),
-            place_text(row["end"]),
+            place_text(row["end"]) if row["end"] is not None else "?",
             _lag(row),
             row["pending_segment"] or "–",
             *([Text(row["owner"] or "–")] if has_owners else []),

@@ -97,6 +97,10 @@ class LogFolder(LogReader):
         await self._delete_control(newest)
         return GcReport(len(claims), len(segments), checkpoints)
 
+    async def known_splits(self) -> list[Split]:
+        """All splits of which the log says anything, reject objects among them. Lists every claim."""
+        return sorted(await self._known_splits(await self.newest()))
+
     async def _known_splits(self, checkpoint: Checkpoint) -> Iterable[Split]:
         start = await self._started()
         if start is None:

@@ -35,6 +35,10 @@ def split_of(key: str) -> Split:
     return f"reject@{key}"
 
 
+def is_reject_object(split: Split) -> bool:
+    return split.startswith("reject@")
+
+
 def key_of(split: Split) -> str:
     return split.removeprefix("reject@")
 

@@ -43,7 +43,7 @@ async def _problems_until_stopped(file: Path, state: str, part: str) -> dict[str
 
 async def test_a_store_that_is_down_is_waited_for(tmp_path: Path) -> None:
     problems = await _problems_until_stopped(tmp_path / "f.yaml", "s3://bucket/state", "access: state")
-    assert problems["access: state"] == "s3://bucket/state: the store does not answer: connection refused"
+    assert problems["access: state"] == "s3://bucket/state/access: the store does not answer: connection refused"
     assert problems["access: start"] == "not open yet"
 
 

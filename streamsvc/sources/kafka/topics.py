@@ -32,7 +32,7 @@ REQUEST_TIMEOUT_S = 10.0
 METADATA_TIMEOUT_S = 1.0
 """Of requests that hold a thread: short, so that the process can end meanwhile. A worker asks again for ever."""
 
-ONLOOKER_TIMEOUT_S = 4.0
+ONLOOKER_TIMEOUT_S = 3.0
 """For a command, which asks once: long enough to connect from afar."""
 
 _MOCK_CLUSTER = "mockCluster"
