@@ -241,10 +241,15 @@ def lake(folder: Path) -> list[str]:
     return [str(value) for value in ds.dataset(path, format="parquet").to_table(columns=["value"])["value"].to_pylist()]
 
 
+def start_streamsvc(folder: Path, file: Path, worker: str) -> Child:
+    environment = {**ENVIRONMENT, "STREAMSVC_INSTANCE": worker}
+    return Child([*STREAMSVC, "run", str(file)], folder / f"{worker}.log", environment)
+
+
 @contextmanager
-def running_streamsvc(folder: Path, file: Path) -> Iterator[Child]:
+def running_streamsvc(folder: Path, file: Path, worker: str = "streamsvc") -> Iterator[Child]:
     """Ended by SIGTERM, as an operator does."""
-    child = Child([*STREAMSVC, "run", str(file)], folder / "streamsvc.log", ENVIRONMENT)
+    child = start_streamsvc(folder, file, worker)
     try:
         yield child
     finally:

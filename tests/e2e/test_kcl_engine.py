@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.kcl_takeover import ENVIRONMENT, QUICK, Aws, Producer, config_file, lake, running_streamsvc, wait_until
+from loadtest.kcl_takeover import (
+    ENVIRONMENT,
+    QUICK,
+    Aws,
+    Producer,
+    config_file,
+    lake,
+    running_streamsvc,
+    start_streamsvc,
+    wait_until,
+)
 from streamsvc.errors import ConfigError
 from streamsvc.sources.kinesis.kcl.settings import find_runtime
 from tests.kinesis_emulators import DynamoDb, EmulatorMissing, KinesisLocal
@@ -46,6 +56,33 @@ def test_the_engines_take_turns(aws: Aws, tmp_path: Path) -> None:
     aws.split("shardId-000000000001", 0.5)
     land_all(tmp_path, config_file(tmp_path, aws, **KCL), producer, 400)
     assert sorted(lake(tmp_path)) == producer.values
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_shard_is_handed_over_and_a_killed_worker_is_missed(aws: Aws, tmp_path: Path) -> None:
+    aws.create_stream(4)
+    producer = Producer(tmp_path, aws)
+    file = config_file(tmp_path, aws, **KCL)
+    with running_streamsvc(tmp_path, file, "left"):
+        producer.put(400)
+        wait_until("the first worker lands everything", lambda: len(lake(tmp_path)) == 400)
+        right = start_streamsvc(tmp_path, file, "right")
+        try:
+            wait_until("the second worker has a shard", lambda: "right-0" in put_and_look(producer, aws))
+            producer.put(200)
+            wait_until("both land everything", lambda: len(lake(tmp_path)) >= len(producer.values))
+        finally:
+            right.kill()
+        producer.put(200)
+        wait_until("the first worker lands everything", lambda: len(lake(tmp_path)) >= len(producer.values))
+    assert sorted(lake(tmp_path)) == producer.values
+
+
+def put_and_look(producer: Producer, aws: Aws) -> set[str]:
+    """Who has shards now. The KCL shares out by what workers have to do, so there must be something to do."""
+    producer.put(50)
+    return {row["leaseOwner"]["S"] for row in aws.rows().values() if "leaseOwner" in row}
 
 
 def test_a_machine_without_java_is_told_what_to_install(tmp_path: Path) -> None:

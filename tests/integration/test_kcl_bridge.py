@@ -269,7 +269,7 @@ async def test_a_start_by_time_that_the_kcl_is_behind_of_is_read_from_the_stream
 
 
 async def test_not_answering_is_the_back_pressure() -> None:
-    async with played(queue_bytes=20_000) as play:
+    async with played(queue_bytes=15_000) as play:
         shard = await play.kcl.start(SHARD, "TRIM_HORIZON")
         await play.event()
         play.start_at(BEGINNING)
@@ -383,7 +383,7 @@ async def test_a_shard_that_is_asked_for_is_given_when_it_has_landed() -> None:
 
 async def test_a_new_connection_for_a_shard_silences_the_old_one() -> None:
     """The KCL got its lease back while the old processor still waits for our answer."""
-    async with played(queue_bytes=20_000) as play:
+    async with played(queue_bytes=15_000) as play:
         old = await play.kcl.start(SHARD, "TRIM_HORIZON")
         await play.event()
         play.start_at(BEGINNING)

@@ -61,7 +61,10 @@ class Daemon:
         pause_s = self._first_pause_s
         while not self._stopping:
             began = monotonic()
-            code = await self._live()
+            try:
+                code = await self._live()
+            except OSError as error:
+                code, self._complaint = -1, f"it cannot be started: {error.strerror}"
             if self._stopping:
                 return
             pause_s = self._first_pause_s if monotonic() - began > CALM_AFTER_S else min(2 * pause_s, LONGEST_PAUSE_S)

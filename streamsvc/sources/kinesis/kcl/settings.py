@@ -24,7 +24,7 @@ HANDOFF_S = 30.0
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
     """start:             ``trim_horizon``, or the time from which shards are read that the KCL has no row for
-    endpoints:         service (``kinesis``, ``dynamodb``, ``cloudwatch``) to address, where it is not AWS's own
+    endpoints:         service (``kinesis``, ``dynamodb``, ``sts``) to address, where it is not AWS's own
     credentials:       environment variables; empty: the SDK's default chain
     role_arn:          a role to assume with them
     heap_bytes:        of the JVM
@@ -48,7 +48,9 @@ class DaemonSettings:
 
     def as_properties(self) -> dict[str, str]:
         """Names and values as in the KCL's ``multilang.properties``."""
-        provider = f"KclStsAssumeRoleCredentialsProvider|{self.role_arn}|streamsvc|endpointRegion={self.region}"
+        sts = self.endpoints.get("sts")
+        where = f"endpoint={sts}^{self.region}" if sts else f"endpointRegion={self.region}"
+        provider = f"KclStsAssumeRoleCredentialsProvider|{self.role_arn}|streamsvc|{where}"
         start = (
             {"initialPositionInStream": "TRIM_HORIZON"}
             if self.start is None
@@ -74,7 +76,7 @@ class DaemonSettings:
             "gracefulLeaseHandoffTimeoutMillis": str(int(HANDOFF_S * 1000)),
             "shutdownGraceMillis": str(int(HANDOFF_S * 1000)),
             **start,
-            **{_ENDPOINTS[service]: address for service, address in self.endpoints.items()},
+            **{name: self.endpoints[service] for service, name in _ENDPOINTS.items() if service in self.endpoints},
         }
 
 
@@ -90,7 +92,7 @@ def settings_for(options: KinesisSource, aws: Aws, application: str, table: str,
         "AWS_SESSION_TOKEN": aws.session_token,
     }
     credentials = {name: secret.get_secret_value() for name, secret in keys.items() if secret is not None}
-    endpoints = {"kinesis": aws.endpoints.kinesis, "dynamodb": aws.endpoints.dynamodb}
+    endpoints = {"kinesis": aws.endpoints.kinesis, "dynamodb": aws.endpoints.dynamodb, "sts": aws.endpoints.sts}
     return DaemonSettings(
         stream=options.stream_arn or options.name,
         application=application,
@@ -124,11 +126,7 @@ def _start(start: str) -> datetime | None:
             return datetime.fromisoformat(moment)
 
 
-_ENDPOINTS = {
-    "kinesis": "kinesisEndpoint",
-    "dynamodb": "dynamoDBEndpoint",
-    "cloudwatch": "cloudWatchClient.endpointOverride",
-}
+_ENDPOINTS = {"kinesis": "kinesisEndpoint", "dynamodb": "dynamoDBEndpoint"}
 
 
 @dataclass(frozen=True, slots=True)

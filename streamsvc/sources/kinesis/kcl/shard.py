@@ -134,10 +134,10 @@ class Shard:
             yield
 
     async def _deal_with(self, message: Message) -> None:
+        self._can_checkpoint = True
         match message:
             case ProcessRecords():
                 self.behind_ms = message.millis_behind_latest
-                self._can_checkpoint = True
                 await self._take(message.records)
             case ShardEnded():
                 await self._end()
@@ -154,7 +154,7 @@ class Shard:
         while True:
             if may_checkpoint:
                 await self._checkpoint()
-            if self._is_fenced or self._bridge.closing:
+            if self._is_fenced or self.is_over or self._bridge.closing:
                 return False
             if condition():
                 return True

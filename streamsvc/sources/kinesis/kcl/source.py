@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import tempfile
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +22,7 @@ import structlog
 
 from streamsvc.contracts import Assigned, Lag, Source, SplitEvent
 from streamsvc.core.kinesis_positions import BEGINNING, END
-from streamsvc.errors import Retryable, SourceUnavailable
+from streamsvc.errors import Retryable, SourceRefused, SourceUnavailable
 from streamsvc.records import Batch, Position, Ranges, Split
 from streamsvc.sources.kinesis.kcl.bridge import Bridge, Inbox
 from streamsvc.sources.kinesis.kcl.connection import SHORT_BYTES, Connection
@@ -35,6 +35,9 @@ from streamsvc.sources.kinesis.splits import SplitName, parse_split
 log = structlog.get_logger(__name__)
 
 RETRY_S = 1.0
+SOCKET_PATH_BYTES = 100
+"""Linux takes 107 (unix(7)), others less."""
+
 STOP_S = 10.0
 """How long the daemon may take to hand over its shards."""
 
@@ -70,9 +73,11 @@ class KclSource:
 
     async def __aenter__(self) -> Self:
         await self._stream.__aenter__()
-        # Only we may enter it: it has the socket. Short, since a socket's path is limited to some hundred bytes.
+        # Only we may enter it: it has the socket.
         self._folder = Path(tempfile.mkdtemp(prefix="kcl-"))
         socket = self._folder / "s"
+        if len(os.fsencode(socket)) > SOCKET_PATH_BYTES:
+            raise SourceRefused("the path of a socket would be too long", hint="Set TMPDIR=/tmp.", path=str(socket))
         write_files(self._folder, self._settings, debug=log.is_enabled_for(logging.DEBUG))
         self._server = await asyncio.start_unix_server(self._on_child, socket, limit=SHORT_BYTES)
         self._daemon = Daemon(
@@ -265,5 +270,4 @@ class KclSource:
             self._failure = error
             self._bridge.events.put_nowait(error)
             self._bridge.changes.tell()
-            with suppress(AttributeError):
-                self._daemon.stop()
+            self._daemon.stop()
