@@ -33,8 +33,9 @@ def test_a_shipped_file_is_good(file: Path) -> None:
 def test_a_shipped_file_is_what_the_schema_allows(file: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     document = YAML(typ="safe", pure=True).load(file)
-    for kafka in (pipeline["source"]["kafka"] for pipeline in document["pipelines"].values()):
-        kafka["start"] = str(kafka.get("start", "earliest"))
+    for options in (source for pipeline in document["pipelines"].values() for source in pipeline["source"].values()):
+        if "start" in options:
+            options["start"] = str(options["start"])
     jsonschema.validate(document, json.loads(SCHEMA.read_text()))
 
 
