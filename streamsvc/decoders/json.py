@@ -50,11 +50,13 @@ class JsonDecoder:
     on_new_field: ``keep`` puts fields that are not declared, nested ones too, in the column ``_extra``, as the text of
                   one JSON object, null if there are none; ``ignore`` drops them
 
-    A field that is missing is null, like one that is ``null``. Times are text in ISO 8601, without a zone UTC, or
-    numbers for ``timestamp(s|ms|us)``. More than six decimals of a second are a reject: they would be lost.
+    A field that is missing is null, like one that is ``null``. What a field holds that is neither declared nor kept
+    does not matter, be it ``NaN`` or a number too large for anything (see ``json_exact``). Times are text in ISO 8601,
+    without a zone UTC, or numbers for ``timestamp(s|ms|us)``. More than six decimals of a second are a reject: they
+    would be lost.
     """
 
-    version = 2
+    version = 3
 
     def __init__(self, schema: Mapping[str, ColumnType], on_new_field: Literal["ignore", "keep"] = "ignore") -> None:
         self._types = dict(schema)

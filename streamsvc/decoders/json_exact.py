@@ -2,7 +2,9 @@
 
 Strict: a value is of the declared type or the record is a reject; nothing is made to fit. An integer column takes
 ``1`` and not ``1.0``, a float column takes both; text is no number and a number is no text. A key that is declared
-must not come twice. ``NaN`` and ``Infinity``, which are no JSON, are let pass in fields that nobody asked for.
+must not come twice. A number that nobody asked for is no reason to reject a record, be it ``NaN`` or ``Infinity``,
+which are no JSON, or too large for a double (``1e400``). Where fields are kept as text, a large number is kept as it
+was written, and ``NaN`` is a reject, for JSON has no text for it; in a column of numbers either is a reject.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ _Read: TypeAlias = Callable[[Any], Any]
 _BITS = {"int16": 16, "int32": 32, "int64": 64, "timestamp(s)": 64, "timestamp(ms)": 64, "timestamp(us)": 64}
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _NON_FINITE = re.compile(STRING + rb"|-?(?:NaN|Inf(?:inity)?)", re.DOTALL)
+_LARGE = re.compile(STRING + rb"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_LONGEST_INTEGER, _LONGEST_SHOWN = 20, 60
 _WIDE = Context(prec=80)
 _NOTHING = object()
 
@@ -62,6 +66,16 @@ class _Mismatch(Exception):
     def below(self, name: str) -> _Mismatch:
         self.path.insert(0, name)
         return self
+
+
+class _Written:
+    """A number that not even ``Decimal`` holds, as it was written. It is of no type, but may be kept as text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class _AsWritten(Exception):
@@ -132,7 +146,7 @@ class ExactReader:
         try:
             members = orjson.loads(record)
         except orjson.JSONDecodeError as error:
-            return _parse_non_finite(record, error)
+            return _parse_other_numbers(record, error)
         if self._decimals or _keys(members) != len(_KEY.findall(record)):
             return _parse_as_written(record)
         return members
@@ -143,17 +157,26 @@ def _parse_as_written(record: bytes) -> Any:
     return json.loads(record, parse_float=_fraction, parse_int=_integer, object_pairs_hook=_members)
 
 
-def _parse_non_finite(record: bytes, error: orjson.JSONDecodeError) -> Any:
-    """A record that is JSON but for ``NaN`` and ``Infinity`` in the place of numbers."""
+def _parse_other_numbers(record: bytes, error: orjson.JSONDecodeError) -> Any:
+    """A record that is JSON but for ``NaN`` and ``Infinity``, or that has numbers beyond a double."""
     near = error.doc[max(0, error.pos - 1) : error.pos + 3]
-    if "NaN" in near or "Inf" in near:
+    if "NaN" in near or "Inf" in near or "infinity" in str(error):
+        plain = _NON_FINITE.sub(lambda found: found[0] if found[0].startswith(b'"') else b"null", record)
         try:
-            orjson.loads(_NON_FINITE.sub(lambda found: found[0] if found[0].startswith(b'"') else b"null", record))
+            orjson.loads(_LARGE.sub(_without_size, plain))
         except orjson.JSONDecodeError:
             pass
         else:
             return _parse_as_written(_NON_FINITE.sub(_python_constant, record))
     raise _Mismatch(str(error), MALFORMED)
+
+
+def _without_size(found: re.Match[bytes]) -> bytes:
+    """A number beyond a double as a zero to which nothing can be added, so that what was no JSON stays none."""
+    token = found[0]
+    if token.startswith(b'"') or math.isfinite(float(token)):
+        return token
+    return b"-0.0e0" if token.startswith(b"-") else b"0.0e0"
 
 
 def _python_constant(found: re.Match[bytes]) -> bytes:
@@ -165,16 +188,16 @@ def _python_constant(found: re.Match[bytes]) -> bytes:
     return b"-Infinity" if token.startswith(b"-") else b"Infinity"
 
 
-def _fraction(text: str) -> Decimal:
+def _fraction(text: str) -> Decimal | _Written:
     try:
         return Decimal(text)
     except InvalidOperation:
-        raise _Mismatch(f"number {excerpt(text)} has an exponent that nothing can hold", MALFORMED) from None
+        return _Written(text)
 
 
 def _integer(text: str) -> int | Decimal:
-    """Integers beyond 64 bits are no integers to anybody here, but decimals."""
-    number = int(text)
+    """Integers beyond 64 bits are no integers to anybody here, but decimals; Python reads no very long ones."""
+    number = int(text) if len(text) <= _LONGEST_INTEGER else 2**64
     return number if -(2**63) <= number < 2**64 else Decimal(text)
 
 
@@ -332,7 +355,7 @@ def _text(value: Any) -> str:
 
 
 def _as_written(value: object) -> orjson.Fragment:
-    if isinstance(value, Decimal):
+    if isinstance(value, Decimal | _Written):
         return orjson.Fragment(str(value))
     raise TypeError
 
@@ -418,7 +441,8 @@ def _shown(value: Any) -> str:
         return "an object"
     if isinstance(value, list):
         return "an array"
-    return f"number {value}"
+    text = str(value)
+    return f"number {text if len(text) <= _LONGEST_SHOWN else excerpt(text)}"
 
 
 def _path(path: list[str]) -> str:

@@ -143,8 +143,24 @@ def test_a_wrong_type_is_a_reject_never_a_guess(column_type: str, literal: str, 
 
 
 def test_an_exponent_that_nothing_can_hold() -> None:
-    error = "number '0e99999999999999999999' has an exponent that nothing can hold"
-    assert one("decimal(6,2)", "0e99999999999999999999") == ("malformed", error)
+    error = "x: number 0e99999999999999999999 is not decimal(6,2)"
+    assert one("decimal(6,2)", "0e99999999999999999999") == ("type", error)
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 400])
+def test_a_number_beyond_a_double_is_no_float(number: str) -> None:
+    for column_type in ("float64", "float32"):
+        found = one(column_type, number)
+        assert (found[0], found[1].endswith(f"inf' is not {column_type}")) == ("type", True)
+    assert one("int64", number)[0] == "type"
+
+
+@pytest.mark.parametrize("number", ["1E+400", "0e99999999999999999999", "1" + "0" * 5000])
+def test_a_number_beyond_a_double_is_kept_as_it_was_written(number: str) -> None:
+    rows, rejects = decode(decoder("keep", x="json"), f'{{"x":[{number}],"y":{number}}}'.encode())
+    assert rejects == []
+    assert rows[0]["x"] == f"[{number}]"
+    assert rows[0]["_extra"] == f'{{"y":{number}}}'
 
 
 @pytest.mark.parametrize(
@@ -167,7 +183,12 @@ def test_an_exponent_that_nothing_can_hold() -> None:
         (b'{"x":1}\x00', "malformed", "unexpected content"),
         (b'\xef\xbb\xbf{"x":1}', "malformed", "BOM"),
         (b'{"x":1,"y":"\\ud800"}', "malformed", "surrogate"),
-        (b'{"x":1,"y":1e999}', "malformed", "infinity"),
+        (b'{"x":1,"y":01e999}', "malformed", "leading zero"),
+        (b'{"x":1,"y":1e999.5}', "malformed", "infinity"),
+        (b'{"x":1,"y":1e999e5}', "malformed", "infinity"),
+        (b'{"x":1,"y":--1e999}', "malformed", "no digit after sign"),
+        (b'{"x":1,"y":1e999,"z":"\\ud800"}', "malformed", "infinity"),
+        (b'{"x":1e999}', "type", "x: number 1E+999 is not int64"),
         (b'{"x":1,"y":nan}', "malformed", "invalid literal"),
         (b'{"x":1,"y":"a\nb"}', "malformed", "control character"),
         (b'{"x":1,"y":"\xff"}', "encoding", "byte 12 is not UTF-8"),
@@ -198,6 +219,9 @@ def test_what_is_no_record_is_a_reject_and_its_neighbours_are_rows(value: bytes,
         b'{"x":7,"y":"}x"}',
         b'{"x":7,"y":' + b"[" * 499 + b"]" * 499 + b"}",
         b'{"x":7,"y":123456789012345678901234567890}',
+        b'{"x":7,"y":[1e400,-1E999],"z":-Infinity}',
+        b'{"x":7,"y":1e99999999999999999999}',
+        b'{"x":7,"y":1' + b"0" * 5000 + b"}",
     ],
 )
 def test_what_is_not_asked_for_does_not_matter(value: bytes) -> None:
@@ -426,7 +450,9 @@ def _records(draw: st.DrawFn) -> bytes:
         return record
     at = draw(st.integers(0, len(record)))
     piece = draw(
-        st.sampled_from([b"", b"null", b"{}", b"}", b'"', b",", b"\n", b"\x00", b"NaN", b"1", b"\xff", b"\\u0061"])
+        st.sampled_from(
+            [b"", b"null", b"{}", b"}", b'"', b",", b"\n", b"\x00", b"NaN", b"1", b"\xff", b"\\u0061", b"2e999"]
+        )
     )
     return record[:at] + piece + record[draw(st.sampled_from([at, len(record)])) :]
 
@@ -469,7 +495,7 @@ def _as_orjson_reads(record: bytes) -> Row | None:
 def test_records_are_what_orjson_reads(records: list[bytes]) -> None:
     rows, rejects = decode(decoder(**_COLUMNS), *records)
     wanted = {number: _as_orjson_reads(record) for number, record in enumerate(records)}
-    unclear = {number for number, record in enumerate(records) if b"NaN" in record}
+    unclear = {number for number, record in enumerate(records) if b"NaN" in record or b"e999" in record}
     unclear |= {row for row, reason, _ in rejects if reason == "duplicate_key"}
     found: dict[int, Row | None] = {row.pop("_row"): row for row in rows}
     found |= {row: None for row, *_ in rejects}
