@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -22,13 +23,15 @@ import pyarrow as pa
 from streamsvc import config_file
 from streamsvc.config import Aws, Decode, JsonDecode, Pipeline, Rules, Service
 from streamsvc.config import ObjectSink as ObjectSinkOptions
+from streamsvc.config_sinks import KeyedSink
 from streamsvc.contracts import Inspectable, ObjectStore, Source, Transform
+from streamsvc.core.json_text import json_texts
 from streamsvc.decoders.build import InvalidDecode, needs_sample, with_sample
 from streamsvc.decoders.build import build as build_decoder
 from streamsvc.errors import ConfigError, Fatal, ForeignVersion, StoreRefused, StreamsvcError
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.metrics import Metrics
-from streamsvc.records import METADATA, Position, Split
+from streamsvc.records import METADATA, Position, Problem, Split
 from streamsvc.runtime.finishing import Finisher
 from streamsvc.runtime.health import Watched, WorkerHealth
 from streamsvc.runtime.landing import Identity
@@ -40,12 +43,15 @@ from streamsvc.runtime.replay import ReadRejects, Replay
 from streamsvc.runtime.sampling import sample, when_answered
 from streamsvc.runtime.segment import Recipe
 from streamsvc.runtime.worker import Worker
+from streamsvc.sinks.kafka.results import KafkaResults
 from streamsvc.sinks.kinesis.aggregating import AggregatingWriter
+from streamsvc.sinks.kinesis.results import KinesisResults
 from streamsvc.sinks.kinesis.writer import KinesisWriter
 from streamsvc.sinks.objects import ObjectSink
 from streamsvc.sinks.rejects import RejectObjects, read_rejects
 from streamsvc.sources import build as sources
 from streamsvc.sources.build import Reader, first_position, member, onlooker
+from streamsvc.sources.kafka.clients import producer
 from streamsvc.sources.kinesis import failures
 from streamsvc.sources.kinesis.clients import Clients
 from streamsvc.stores.objects import open_store
@@ -166,22 +172,26 @@ def build_recipe(rules: Rules, stores: OpenStore, memory_bytes: int, *, max_part
     try:
         decoder = build_decoder(rules.decode)
     except InvalidDecode as error:
-        raise ConfigError([f"{'.'.join(('decode', *path))}: {what}" for path, what in error.problems]) from None
+        raise ConfigError([Problem(what, "decode", *path) for path, what in error.problems]) from None
     schema = decoder.schema
     for name in rules.include:
         schema = schema.append(pa.field(name, METADATA[name]))
     transforms: list[Transform] = []
     for number, step in enumerate(rules.transform):
-        with _refusing(f"transform.{number}.sql: "):
+        with _refusing("transform", number, "sql"):
             transforms.append(SqlTransform(step.sql, schema))
         schema = transforms[-1].schema
     if rules.window is not None:
-        with _refusing("window."):
+        with _refusing("window"):
             built = build_window(rules.window, schema)
         transforms += built.steps
         schema = built.aggregation.schema
-    options = rules.sink.model_copy(update={"max_partitions": max_partitions})
-    sink = _sink(options, schema, stores(rules.sink.path, "sink"), memory_bytes // 8)
+    if rules.sink is None:
+        _check_keyed(schema)
+    options = (rules.sink or ObjectSinkOptions(path=str(rules.late))).model_copy(
+        update={"max_partitions": max_partitions}
+    )
+    sink = _sink(options, schema, stores(options.path, "sink"), memory_bytes // 8)
     return Recipe(
         decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects"))
     )
@@ -190,12 +200,32 @@ def build_recipe(rules: Rules, stores: OpenStore, memory_bytes: int, *, max_part
 def _sink(options: ObjectSinkOptions, schema: pa.Schema, store: ObjectStore, max_waiting_bytes: int) -> ObjectSink:
     """Raises ``ConfigError``: what is wrong with the placement and, whether or not it is, with the files."""
     try:
-        with _refusing("sink.partition_by."):
+        with _refusing("sink", "partition_by"):
             place = Placement(options.partition_by, schema) if options.partition_by else None
     except ConfigError as error:
         unplaced = options.model_copy(update={"partition_by": {}})
         raise ConfigError([*error.problems, *_problems(lambda: ObjectSink(store, unplaced, schema))]) from None
     return ObjectSink(store, options, schema, place, max_waiting_bytes=max_waiting_bytes)
+
+
+def _check_keyed(schema: pa.Schema) -> None:
+    """Raises ``ConfigError``: results of these columns are no JSON."""
+    for field in schema:
+        try:
+            json_texts(pa.array([], field.type))
+        except pa.ArrowNotImplementedError:
+            raise ConfigError([f"sink: JSON has no place for {field.name}, of type {field.type}"]) from None
+
+
+def keyed_results(options: KeyedSink, aws: Aws) -> KafkaResults | KinesisResults:
+    """A sink for results of windows, and a context manager around its use. Connects when the first come."""
+    if options.kafka is not None:
+        kafka = options.kafka
+        new_producer = partial(producer, kafka, aws, logging.getLogger("streamsvc.kafka"))
+        return KafkaResults(new_producer, kafka.topic, kafka.brokers)
+    assert options.kinesis is not None
+    stream = options.kinesis.stream
+    return KinesisResults(partial(open_kinesis_writer, aws, stream), stream)
 
 
 def _problems(build: Callable[[], object]) -> list[str]:
@@ -207,10 +237,10 @@ def _problems(build: Callable[[], object]) -> list[str]:
 
 
 @contextmanager
-def _refusing(path: str) -> Iterator[None]:
-    """Problems of SQL as those of a configuration, each with its path in front."""
+def _refusing(*place: str | int) -> Iterator[None]:
+    """Problems of SQL as those of a configuration, each with its place."""
     problems: list[str] = []
-    with noted(problems, path):
+    with noted(problems, *place):
         yield
     if problems:
         raise ConfigError(problems)
@@ -245,9 +275,11 @@ def _problems_of(service: Service, name: str, pipeline: Pipeline) -> list[str]:
 
 
 def _at_its_place(loaded: config_file.Loaded, pipeline: str, problem: str) -> str:
-    path, _, what = problem.partition(": ")
-    parts = [int(part) if part.isdecimal() else part for part in path.split(".")]
-    return loaded.problem(("pipelines", pipeline, *parts), what)
+    """A problem that is plain text has the keys in front, none of which is a name that users choose."""
+    if not isinstance(problem, Problem):
+        path, _, what = problem.partition(": ")
+        problem = Problem(what, *path.split("."))
+    return loaded.problem(("pipelines", pipeline, *problem.place), problem.what)
 
 
 def conflicts(service: Service) -> list[tuple[config_file.Place, str]]:
@@ -255,7 +287,8 @@ def conflicts(service: Service) -> list[tuple[config_file.Place, str]]:
     found: list[tuple[config_file.Place, str]] = []
     prefixes: list[tuple[config_file.Place, str]] = [(("state",), service.state)]
     for name, pipeline in service.pipelines.items():
-        prefixes.append((("pipelines", name, "sink", "path"), pipeline.sink.path))
+        if isinstance(pipeline.sink, ObjectSinkOptions):
+            prefixes.append((("pipelines", name, "sink", "path"), pipeline.sink.path))
         if pipeline.rejects:
             prefixes.append((("pipelines", name, "rejects", "path"), pipeline.rejects.path))
         if pipeline.window and pipeline.window.late:
@@ -393,7 +426,7 @@ def new_worker(service: Service, spec: WorkerSpec) -> tuple[Worker, WorkerHealth
         observer, options = observers[name], service.pipelines[name]
         source = member(options.source, _reader(service, name, spec.slot, _queue_bytes(service, spec), metrics))
         pipeline = await _open_pipeline(service, name, spec, source, budget, observer)
-        health.watch(name, Watched(pipeline, observer, source, options.source.address, options.sink.path))
+        health.watch(name, Watched(pipeline, observer, source, options.source.address, options.sink.address))
         spare_the_collector()
         return source, pipeline
 
@@ -409,14 +442,16 @@ async def _open_pipeline(
     await probe(state)
     log = SegmentLog(state, instance_name(spec.slot), source.first_position, landing_s=LANDING_S)
     rules = await when_answered(lambda: _rules(service, name, state), observer)
-    recipe = build_recipe(rules, stores, service.memory // spec.slots, max_partitions=options.sink.max_partitions)
+    objects = options.sink if isinstance(options.sink, ObjectSinkOptions) else None
+    max_partitions = objects.max_partitions if objects else UNLIMITED
+    recipe = build_recipe(rules, stores, service.memory // spec.slots, max_partitions=max_partitions)
     return RunningPipeline(
         Identity(name, await log.save_config(rules.document()), recipe.decoder.version, new_segment),
         source,
         log,
         recipe,
         _finisher(service, name, source, log, stores, observer),
-        Policy(options.sink.buffer.size, options.commit_interval, until_end=spec.until_end),
+        Policy(options.buffer.size, options.commit_interval, until_end=spec.until_end),
         budget,
         observer,
     )
@@ -481,8 +516,15 @@ RecordWriter: TypeAlias = KinesisWriter | AggregatingWriter
 
 @asynccontextmanager
 async def open_record_writer(aws: Aws, stream: str, *, aggregate: bool) -> AsyncIterator[RecordWriter]:
-    """Into a Kinesis stream; ``aggregate``: packed as the KPL does. Raises ``SourceRefused`` for a stream that is not
-    there or may not be looked at, and ``SourceUnavailable`` for one that does not answer."""
+    """As ``open_kinesis_writer``; ``aggregate``: records are packed as the KPL does."""
+    async with open_kinesis_writer(aws, stream) as writer:
+        yield AggregatingWriter(writer) if aggregate else writer
+
+
+@asynccontextmanager
+async def open_kinesis_writer(aws: Aws, stream: str) -> AsyncIterator[KinesisWriter]:
+    """Into a Kinesis stream. Raises ``SourceRefused`` for a stream that is not there or may not be looked at, and
+    ``SourceUnavailable`` for one that does not answer."""
     async with Clients(aws) as clients:
         client = await clients.get("kinesis")
 
@@ -490,4 +532,4 @@ async def open_record_writer(aws: Aws, stream: str, *, aggregate: bool) -> Async
             return failures.mapped(error, action, stream=stream, region=client.meta.region_name)
 
         async with KinesisWriter(client, stream, explain) as writer:
-            yield AggregatingWriter(writer) if aggregate else writer
+            yield writer

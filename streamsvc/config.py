@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from streamsvc.config_sinks import KeyedSink, kind_of_sink
 from streamsvc.config_sources import Kpl, Source
 from streamsvc.config_types import Address, ByteSize, Model, Seconds, Secret, SqlStep, Whole
 from streamsvc.config_window import Window
@@ -92,6 +93,11 @@ class ObjectSink(Model):
     max_partitions: Whole = Field(default=500, description="Of one segment; one more closes it early.")
     parquet: ParquetOptions = Field(default=ParquetOptions(), description="For Parquet.")
 
+    @property
+    def address(self) -> str:
+        """Where rows go, for people."""
+        return self.path
+
     @model_validator(mode="after")
     def _codec_fits(self) -> Self:
         if self.format == "json" and self.compression == "snappy":
@@ -101,6 +107,11 @@ class ObjectSink(Model):
             fits = f"takes levels {levels[0]} to {levels[-1]}" if levels else "takes no level"
             raise ValueError(f"compression {self.compression} {fits}")
         return self
+
+
+Sink = Annotated[
+    Annotated[ObjectSink, Tag("objects")] | Annotated[KeyedSink, Tag("keyed")], Discriminator(kind_of_sink)
+]
 
 
 class Rejects(Model):
@@ -119,7 +130,7 @@ class Pipeline(Model):
     )
     transform: list[SqlStep] = Field(default_factory=list, description="Steps, one after another.")
     window: Window | None = Field(default=None, description="Aggregate rows in windows; their results go to the sink.")
-    sink: ObjectSink = Field(description="Where rows go.")
+    sink: Sink = Field(description="Where rows go; of a windowed pipeline, results.")
     rejects: Rejects | None = Field(
         default=None, description="Where rejects go; `<state>/rejects/<pipeline>` if left out."
     )
@@ -127,10 +138,15 @@ class Pipeline(Model):
     @property
     def commit_interval(self) -> float:
         """Seconds from the first record of a segment until it is landed."""
-        return self.sink.buffer.interval if self.window is None else self.window.interval
+        return self.buffer.interval if self.window is None else self.window.interval
+
+    @property
+    def buffer(self) -> Buffer:
+        """When objects are closed."""
+        return self.sink.buffer if isinstance(self.sink, ObjectSink) else Buffer()
 
 
-_LATER = {"kpl", "window", "late"}
+_LATER = {"kpl", "window", "late", "sink", "topic", "stream"}
 """Keys of rules that are left out where there are none, so that stored rules are as they always were."""
 
 
@@ -138,12 +154,15 @@ class Rules(Model):
     """The part of a pipeline that decides what records become and where they go: no endpoint, no secret, no buffer.
 
     The segment log keeps it, so that a segment can be finished as it was planned, whatever the file says by then.
+    ``sink``, or ``topic`` or ``stream``: where rows go, or results.
     """
 
     decode: Decode
     include: list[Include]
     transform: list[SqlStep]
-    sink: ObjectSink
+    sink: ObjectSink | None = None
+    topic: str | None = None
+    stream: str | None = None
     rejects: str
     kpl: Kpl | None = None
     window: Window | None = None
@@ -152,11 +171,14 @@ class Rules(Model):
     @classmethod
     def of(cls, pipeline: Pipeline, rejects: str, late: str | None = None) -> Rules:
         """``rejects``, ``late``: the addresses where they go."""
+        objects, keyed = (pipeline.sink, None) if isinstance(pipeline.sink, ObjectSink) else (None, pipeline.sink)
         return cls(
             decode=pipeline.decode,
             include=pipeline.include,
             transform=pipeline.transform,
-            sink=pipeline.sink,
+            sink=objects,
+            topic=keyed.kafka.topic if keyed and keyed.kafka else None,
+            stream=keyed.kinesis.stream if keyed and keyed.kinesis else None,
             rejects=rejects,
             kpl=pipeline.source.kinesis.kpl if pipeline.source.kinesis else None,
             window=pipeline.window,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from streamsvc.config import MIN_WORKER_MEMORY, Pipeline, Service
+from streamsvc.config import MIN_WORKER_MEMORY, ObjectSink, Pipeline, Service
 from streamsvc.config_sources import Source, lease_table
 from streamsvc.config_window import window_faults
 
@@ -30,7 +30,7 @@ def faults(service: Service) -> Iterator[tuple[Place, str]]:
         yield from _window_faults(here, pipeline)
         yield from _source_faults(service, (*here, "source"), pipeline.source)
         yield from _repeated((*here, "include"), pipeline.include)
-        yield from _address_faults((*here, "sink", "path"), pipeline.sink.path)
+        yield from _sink_faults(here, pipeline)
         if pipeline.rejects is not None:
             yield from _address_faults((*here, "rejects", "path"), pipeline.rejects.path)
 
@@ -50,6 +50,14 @@ def _source_faults(service: Service, here: Place, source: Source) -> Iterator[tu
         yield (*here, "kinesis", "leases"), "without leases every worker would read all shards: set `workers: 1`"
 
 
+def _sink_faults(here: Place, pipeline: Pipeline) -> Iterator[tuple[Place, str]]:
+    if isinstance(pipeline.sink, ObjectSink):
+        yield from _address_faults((*here, "sink", "path"), pipeline.sink.path)
+    elif pipeline.window is None:
+        kind = "kafka" if pipeline.sink.kafka else "kinesis"
+        yield (*here, "sink", kind), "takes results of windows: give the pipeline a `window`, or its sink a `path`"
+
+
 def _window_faults(here: Place, pipeline: Pipeline) -> Iterator[tuple[Place, str]]:
     if here[-1] == "late":
         yield here, "no pipeline can be called late: its log would lie among the late rows of others"
@@ -57,7 +65,7 @@ def _window_faults(here: Place, pipeline: Pipeline) -> Iterator[tuple[Place, str
         return
     for keys, what in window_faults(pipeline.window):
         yield (*here, "window", *keys), what
-    if "interval" in pipeline.sink.buffer.model_fields_set:
+    if "interval" in pipeline.buffer.model_fields_set:
         yield (*here, "sink", "buffer", "interval"), "a windowed pipeline commits every `window.interval`: set that"
     if pipeline.window.late is not None:
         yield from _address_faults((*here, "window", "late", "path"), pipeline.window.late.path)

@@ -128,7 +128,7 @@ def _kind(hint: Any) -> str:
         case typing.Annotated:
             return _kind(arguments[0])
         case typing.Union | types.UnionType:
-            return " or ".join(_kind(argument) for argument in arguments if argument is not type(None))
+            return " or ".join(dict.fromkeys(_kind(kind) for kind in arguments if kind is not type(None)))
         case typing.Literal:
             return ", ".join(f"`{argument}`" for argument in arguments)
         case builtins.list:

@@ -9,8 +9,9 @@ from pathlib import Path
 import orjson
 
 from streamsvc.app import late_url, load, rejects_url, selected, state_url
-from streamsvc.config import Pipeline, Service
-from streamsvc.config_sources import KafkaSource, KinesisSource, application_name, lease_table
+from streamsvc.config import ObjectSink, Pipeline, Service
+from streamsvc.config_sinks import KeyedSink
+from streamsvc.config_sources import KafkaSource, KinesisSource, Sasl, application_name, lease_table
 from streamsvc.core import iam
 from streamsvc.core.iam import Home, Statement
 from streamsvc.core.kafka_client import msk_region
@@ -42,6 +43,8 @@ def _of_pipeline(service: Service, name: str) -> list[Statement]:
         found += _of_kafka(service, name, pipeline.source.kafka)
     if pipeline.source.kinesis is not None:
         found += _of_kinesis(service, name, pipeline.source.kinesis)
+    if isinstance(pipeline.sink, KeyedSink):
+        found += _of_results(service, pipeline.sink)
     return found
 
 
@@ -52,7 +55,9 @@ def _home(service: Service) -> Home:
 
 
 def _data_urls(service: Service, name: str, pipeline: Pipeline) -> list[str]:
-    urls = [pipeline.sink.path, rejects_url(service, name, pipeline)]
+    urls = [rejects_url(service, name, pipeline)]
+    if isinstance(pipeline.sink, ObjectSink):
+        urls.insert(0, pipeline.sink.path)
     return urls if pipeline.window is None else [*urls, late_url(service, name, pipeline)]
 
 
@@ -63,8 +68,21 @@ def _of_store(sid: str, home: Home, url: str, *, deletes: bool = False) -> list[
 def _of_kafka(service: Service, name: str, source: KafkaSource) -> list[Statement]:
     if source.sasl is None or source.sasl.mechanism != "AWS_MSK_IAM":
         return []
-    region = source.sasl.region or service.aws.region or msk_region(source.brokers)
-    return iam.read_topics(_home(service).in_region(region), source.topics, source.group or f"{service.service}.{name}")
+    home = _home_of_brokers(service, source.sasl, source.brokers)
+    return iam.read_topics(home, source.topics, source.group or f"{service.service}.{name}")
+
+
+def _of_results(service: Service, sink: KeyedSink) -> list[Statement]:
+    if sink.kinesis is not None:
+        return iam.write_stream(_home(service).arn("kinesis", f"stream/{sink.kinesis.stream}"))
+    kafka = sink.kafka
+    if kafka is None or kafka.sasl is None or kafka.sasl.mechanism != "AWS_MSK_IAM":
+        return []
+    return iam.write_topic(_home_of_brokers(service, kafka.sasl, kafka.brokers), kafka.topic)
+
+
+def _home_of_brokers(service: Service, sasl: Sasl, brokers: str) -> Home:
+    return _home(service).in_region(sasl.region or service.aws.region or msk_region(brokers))
 
 
 def _of_kinesis(service: Service, name: str, source: KinesisSource) -> list[Statement]:
@@ -124,7 +142,7 @@ def _notes(service: Service, pipelines: Iterable[Pipeline], statements: list[Sta
 
 
 _KMS = {
-    "kinesis": "a stream needs kms:Decrypt",
+    "kinesis": "a stream needs kms:Decrypt, and kms:GenerateDataKey where it is written to",
     "s3": "a bucket needs kms:Decrypt and kms:GenerateDataKey",
     "dynamodb": "a table needs what DynamoDB's guide lists (one that is made here needs nothing)",
 }

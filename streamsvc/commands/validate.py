@@ -6,8 +6,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from streamsvc.app import inspect, load, new_stores, rejects_url, state_url
-from streamsvc.config import Service
+from streamsvc.app import inspect, late_url, load, new_stores, rejects_url, state_url
+from streamsvc.config import ObjectSink, Pipeline, Service
 from streamsvc.contracts import ObjectStore
 from streamsvc.decoders.build import needs_sample
 from streamsvc.ops import logs
@@ -26,11 +26,12 @@ def validate(file: Path, *, online: bool) -> int:
     logs.configure("warning")
     splits = asyncio.run(_touch(service)) if online else {}
     for name, pipeline in service.pipelines.items():
-        interval_ms = pipeline.sink.buffer.interval * 1000
+        interval_ms = pipeline.commit_interval * 1000
         count = splits.get(name, 1)
         if interval_ms < count * MS_A_SPLIT:
+            key = "sink.buffer.interval" if pipeline.window is None else "window.interval"
             print(
-                f"{file}: warning: pipelines.{name}.sink.buffer.interval is {interval_ms:.0f} ms; "
+                f"{file}: warning: pipelines.{name}.{key} is {interval_ms:.0f} ms; "
                 f"a segment over {count} splits may take {count * MS_A_SPLIT} ms to claim them"
             )
         if needs_sample(pipeline.decode) and not online:
@@ -45,6 +46,16 @@ async def _ask(store: ObjectStore) -> None:
         return
 
 
+def _outputs(service: Service, name: str, pipeline: Pipeline) -> list[tuple[str, str]]:
+    """Addresses of stores, and what goes there."""
+    found = [(rejects_url(service, name, pipeline), "rejects")]
+    if isinstance(pipeline.sink, ObjectSink):
+        found.insert(0, (pipeline.sink.path, "sink"))
+    if pipeline.window is not None:
+        found.append((late_url(service, name, pipeline), "late"))
+    return found
+
+
 async def _touch(service: Service) -> dict[str, int]:
     """Answers how many splits each pipeline has now."""
     splits: dict[str, int] = {}
@@ -52,7 +63,7 @@ async def _touch(service: Service) -> dict[str, int]:
         for name, pipeline in service.pipelines.items():
             stores = new_stores(service, name)
             await probe(stores(state_url(service, name), "state"))
-            for url, part in ((pipeline.sink.path, "sink"), (rejects_url(service, name, pipeline), "rejects")):
+            for url, part in _outputs(service, name, pipeline):
                 await _ask(stores(url, part))
             inspected = await inspect(service, name, stack)
             splits[name] = len(await inspected.source.splits())

@@ -79,6 +79,10 @@ def read_stream(stream_arn: str) -> list[Statement]:
     return _allow("ReadStreams", "kinesis", _READ_STREAM, stream_arn)
 
 
+def write_stream(stream_arn: str) -> list[Statement]:
+    return _allow("WriteStreams", "kinesis", ["DescribeStreamSummary", "PutRecords"], stream_arn)
+
+
 def fan_out(stream_arn: str, consumer: str) -> list[Statement]:
     """A consumer that is asked for by its name is known to IAM without the time of its creation."""
     named = f"{stream_arn}/consumer/{consumer}"
@@ -123,6 +127,16 @@ def read_topics(home: Home, topics: Iterable[str], group: str) -> list[Statement
             ["AlterGroup", "DescribeGroup"],
             home.arn("kafka", f"group/{CLUSTER}/{literal(group)}"),
         ),
+    ]
+
+
+def write_topic(home: Home, topic: str) -> list[Statement]:
+    """Of an MSK cluster with IAM; idempotence is a right on the cluster."""
+    cluster, named = home.arn("kafka", f"cluster/{CLUSTER}"), home.arn("kafka", f"topic/{CLUSTER}/{topic}")
+    return [
+        *_allow("ConnectToCluster", "kafka-cluster", ["Connect"], cluster),
+        *_allow("WriteOnce", "kafka-cluster", ["WriteDataIdempotently"], cluster),
+        *_allow("WriteTopics", "kafka-cluster", ["DescribeTopic", "WriteData"], named),
     ]
 
 

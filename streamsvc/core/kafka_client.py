@@ -39,6 +39,17 @@ _OURS = {
     "test.mock.num.brokers": "every client would have brokers of its own",
 }
 
+_CONNECTION = ("bootstrap.", "metadata.", "security.", "sasl.", "ssl.", "test.")
+
+_OURS_OF_PRODUCERS = {
+    **{name: reason for name, reason in _OURS.items() if name.startswith(_CONNECTION)},
+    "acks": "a result counts as there when all replicas have it",
+    "request.required.acks": "a result counts as there when all replicas have it",
+    "enable.idempotence": "results are written once for each try",
+    "allow.auto.create.topics": "a topic that is made by the way has partitions and retention that nobody chose",
+    "transactional.id": "a result that comes again is the same, so there is nothing to undo",
+}
+
 _BROKERS_IN_KIP_848 = (
     "with `group_protocol: consumer` the broker decides: group.consumer.session.timeout.ms, "
     "group.consumer.heartbeat.interval.ms and its assignors"
@@ -51,6 +62,11 @@ def reason_to_refuse(setting: str, group_protocol: str) -> str | None:
     if group_protocol == "consumer" and setting in _NOT_IN_KIP_848:
         return _BROKERS_IN_KIP_848
     return _OURS.get(setting)
+
+
+def reason_to_refuse_of_producer(setting: str) -> str | None:
+    """The same of a client that writes."""
+    return _OURS_OF_PRODUCERS.get(setting)
 
 
 def msk_region(brokers: str) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamsvc.config import Rules, Service
+from streamsvc.config import ObjectSink, Rules, Service
 from streamsvc.config_file import Loaded, load
 from streamsvc.config_sources import KafkaSource, lease_table
 from streamsvc.errors import ConfigError
@@ -111,6 +111,7 @@ def test_the_file_of_the_design(folder: Folder) -> None:
     assert (service.memory, service.workers, service.aws.region) == (1024**3, 1, "us-east-1")
     assert kafka_of(service).brokers == "127.0.0.1:9092"
     assert access.transform[0].sql == "SELECT *, bytes / 1024 AS kib FROM input WHERE response >= 200"
+    assert isinstance(access.sink, ObjectSink)
     assert list(access.sink.partition_by.items()) == [
         ("date", "strftime(datetime, '%Y-%m-%d')"),
         ("response", "response"),
@@ -208,7 +209,7 @@ def test_aliases_and_merges_are_followed_and_bounded(folder: Folder) -> None:
     merged = GOOD.replace("    decode:", "    rejects: &r {path: s3://lake/r}\n    decode:").replace(
         "    sink:\n      path: s3://lake/access/", "    sink: {<<: *r, path: s3://lake/a}"
     )
-    assert folder.load(merged).service.pipelines["access"].sink.path == "s3://lake/a"
+    assert folder.load(merged).service.pipelines["access"].sink.address == "s3://lake/a"
     laughs = "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9))
     assert folder.problems(laughs)[0].endswith(
         "more than 50000 values once aliases are followed, or nested more than 40 deep"
@@ -422,6 +423,7 @@ def test_rules_are_the_same_after_a_stay_in_the_log(folder: Folder) -> None:
     document = Rules.of(pipeline, "s3://lake/rejects").document()
     again = Rules.model_validate(document)
     assert again.document() == document
+    assert again.sink is not None
     assert list(again.sink.partition_by) == ["z", "a"]
     assert "brokers" not in str(document)
     assert "buffer" not in str(document)

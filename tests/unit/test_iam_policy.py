@@ -21,7 +21,15 @@ class Asked:
         self._folder = folder
         self._capsys = capsys
 
-    def __call__(self, source: str, *, aws: str = "region: eu-west-1", state: str = LOCAL, more: str = "") -> None:
+    def __call__(
+        self,
+        source: str,
+        *,
+        aws: str = "region: eu-west-1",
+        state: str = LOCAL,
+        more: str = "",
+        sink: str | None = None,
+    ) -> None:
         file = self._folder / "pipeline.yaml"
         file.write_text(f"""\
 service: s
@@ -31,7 +39,7 @@ pipelines:
   p:
     source: {{{source}}}
     decode: {{raw: {{}}}}
-    sink: {{path: {state}/lake}}
+    sink: {sink or f"{{path: {state}/lake}}"}
 {more}""")
         assert iam_policy(file, None) == 0
         out, self.notes = self._capsys.readouterr()
@@ -189,3 +197,19 @@ def test_order_and_repetition_do_not_matter() -> None:
     assert [statement.get("Condition") for statement in whole["Statement"] if statement["Sid"] == "ListBelow2"] == [
         None
     ]
+
+
+def test_results_of_windows_are_written(asked: Asked) -> None:
+    window = "    window: {tumble: 5m, time: arrival, aggregate: {n: count(*)}}\n"
+    reads = "kafka: {brokers: b, topics: [t]}"
+    asked(reads, more=window, sink="{kinesis: {stream: results}}")
+    stream = "arn:aws:kinesis:eu-west-1:*:stream/results"
+    assert asked.statements["WriteStreams"]["Resource"] == [stream]
+    assert asked.actions("kinesis") == {"DescribeStreamSummary", "PutRecords"}
+    sasl = "brokers: 'b.kafka.us-east-1.amazonaws.com', sasl: {mechanism: AWS_MSK_IAM}"
+    asked(reads, more=window, aws="", sink=f"{{kafka: {{topic: results, {sasl}}}}}")
+    topic = f"arn:aws:kafka:us-east-1:*:topic/{iam.CLUSTER}/results"
+    assert asked.statements["WriteTopics"]["Resource"] == [topic]
+    assert asked.actions("kafka-cluster") == {"Connect", "DescribeTopic", "WriteData", "WriteDataIdempotently"}
+    asked(reads, more=window, sink="{kafka: {topic: results, brokers: b}}")
+    assert asked.policy["Statement"] == []

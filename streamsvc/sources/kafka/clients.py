@@ -5,12 +5,12 @@ Names and meanings are librdkafka's, from its CONFIGURATION.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
@@ -23,6 +23,19 @@ Settings: TypeAlias = dict[str, str | int | float | bool]
 
 MIN_QUEUE_BYTES = 8 * 1024 * 1024
 """Less would make fetches so small that reading is slow."""
+
+
+class Connection(Protocol):
+    """What a configuration says of how to reach brokers, of whatever it is for."""
+
+    @property
+    def brokers(self) -> str: ...
+    @property
+    def tls(self) -> Tls | bool | None: ...
+    @property
+    def sasl(self) -> Sasl | None: ...
+    @property
+    def client(self) -> Mapping[str, str | int | float | bool]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +74,7 @@ class Clients:
         self._instance = instance
         self._logger = logger
         self._repeats = Repeats()
-        self._token: msk_iam.TokenMaker | None = None
-        if options.sasl is not None and options.sasl.mechanism == "AWS_MSK_IAM":
-            self._token = msk_iam.token_maker(options.sasl, options.brokers, aws, logger)
+        self._token = _token_maker(options, aws, logger)
 
     @property
     def max_poll_interval_s(self) -> float:
@@ -129,11 +140,44 @@ class Clients:
         return ConsumerRecipe(settings, log, self._token)
 
 
+def producer(
+    options: Connection, aws: Aws | None, logger: Logger, on_error: Callable[[KafkaError], None]
+) -> Producer:
+    """A record counts as written when all replicas have it; one that cannot be written is given back after
+    ``message.timeout.ms``, here ten seconds, by which time its sender wants to know. No topic is made.
+
+    Waits up to ten seconds for a first token. Raises ``SourceRefused`` if the client cannot be made."""
+    settings: Settings = {
+        **connection(options),
+        "acks": "all",
+        "enable.idempotence": True,
+        "allow.auto.create.topics": False,
+        # As the Java clients do: the same key is in the same partition, whoever writes.
+        "partitioner": "murmur2_random",
+        "compression.type": "lz4",
+        "message.timeout.ms": 10_000,
+        "topic.metadata.propagation.max.ms": 5_000,
+        **options.client,
+    }
+    log = ClientLog(logger, _secrets(options), forward_debug="debug" in options.client)
+    callbacks = {"error_cb": on_error, **_token_callback(_token_maker(options, aws, logger))}
+    try:
+        return Producer(settings, logger=log, **callbacks)
+    except KafkaException as error:
+        raise failures.client_failed(error) from None
+
+
+def _token_maker(options: Connection, aws: Aws | None, logger: Logger) -> msk_iam.TokenMaker | None:
+    if options.sasl is None or options.sasl.mechanism != "AWS_MSK_IAM":
+        return None
+    return msk_iam.token_maker(options.sasl, options.brokers, aws, logger)
+
+
 def _token_callback(token: msk_iam.TokenMaker | None) -> dict[str, Callable[..., object]]:
     return {} if token is None else {"oauth_cb": token}
 
 
-def connection(options: KafkaSource) -> Settings:
+def connection(options: Connection) -> Settings:
     """What every client needs to reach the brokers."""
     settings: Settings = {
         "bootstrap.servers": options.brokers,
@@ -149,7 +193,7 @@ def connection(options: KafkaSource) -> Settings:
     return settings
 
 
-def _protocol(options: KafkaSource) -> str:
+def _protocol(options: Connection) -> str:
     """Credentials go over TLS unless ``tls: false`` says that they need not."""
     encrypted = options.sasl is not None if options.tls is None else options.tls is not False
     if options.sasl is None:
@@ -184,7 +228,7 @@ def _sasl(sasl: Sasl) -> Settings:
     return settings
 
 
-def _secrets(options: KafkaSource) -> list[str]:
+def _secrets(options: Connection) -> list[str]:
     held: list[SecretStr | None] = []
     if options.sasl is not None:
         held.append(options.sasl.password)

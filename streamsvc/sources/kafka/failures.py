@@ -125,7 +125,7 @@ def client_failed(error: KafkaException) -> SourceRefused:
     cause = kafka_error(error)
     return SourceRefused(
         f"the Kafka client does not work: {text_of(cause)}",
-        hint="check `client`, `tls` and `sasl` of the source",
+        hint="check `client`, `tls` and `sasl`",
         kafka_error=cause.name(),
     )
 

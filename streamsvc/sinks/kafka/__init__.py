@@ -1,0 +1,1 @@
+"""Results of windows into Kafka topics."""
