@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +32,23 @@ REJECTED = pa.schema([(ROW, pa.int32()), ("reason", pa.string()), ("error", pa.s
 """Rejects inside a batch. ``reason`` is one short word of a fixed set, for metrics; ``error`` is for people."""
 
 NO_REJECTS = pa.RecordBatch.from_pylist([], schema=REJECTED)
+
+
+class Problem(str):
+    """What is wrong with a configuration, for people; ``place``: the keys that lead there, which may be any text."""
+
+    __slots__ = ("place", "what")
+
+    place: tuple[str | int, ...]
+    what: str
+
+    def __new__(cls, what: str, *place: str | int) -> Self:
+        """``what`` may be a problem with a place of its own, which is below this one."""
+        if isinstance(what, Problem):
+            place, what = (*place, *what.place), what.what
+        made = super().__new__(cls, f"{'.'.join(map(str, place))}: {what}" if place else what)
+        made.place, made.what = place, what
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from streamsvc.config import ObjectSink as Options
 from streamsvc.contracts import Format, ObjectStore, Transform, Written
 from streamsvc.core.partitioning import MAX_SEGMENT_BYTES, Key, Keyed, can_partition_by, grouped, keyed, prefix_of
 from streamsvc.errors import ConfigError
-from streamsvc.records import NO_REJECTS, REJECTED, ROW, DataObject, ObjectInfo
+from streamsvc.records import NO_REJECTS, REJECTED, ROW, DataObject, ObjectInfo, Problem
 from streamsvc.sinks.formats.json import JsonLines
 from streamsvc.sinks.formats.parquet import Parquet
 from streamsvc.sinks.open_object import OpenObject, held_bytes
@@ -111,15 +111,14 @@ def _path_problems(names: Sequence[str], place: Transform | None, max_prefix_byt
     if max_prefix_bytes <= MAX_SEGMENT_BYTES:
         return ["sink.path: it leaves no room for the names of objects: keys end at 1,024 bytes"]
     made = place.schema if place is not None else pa.schema([])
-    problems = []
+    problems: list[str] = []
     for name in names:
         index = made.get_field_index(PARTITION + name)
         if index < 0:
-            problems.append(f"sink.partition_by.{name}: nothing makes its values")
+            problems.append(Problem("nothing makes its values", "sink", "partition_by", name))
         elif not can_partition_by(made.field(index).type):
-            problems.append(
-                f"sink.partition_by.{name}: a value of type {made.field(index).type} has no place in a path"
-            )
+            what = f"a value of type {made.field(index).type} has no place in a path"
+            problems.append(Problem(what, "sink", "partition_by", name))
     return problems
 
 

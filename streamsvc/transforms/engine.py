@@ -13,8 +13,13 @@ from typing import Any, TypeAlias
 import duckdb
 import orjson
 
+from streamsvc.records import Problem
+
 Node: TypeAlias = dict[str, Any]
 """An expression or a query as DuckDB serializes it."""
+
+Place: TypeAlias = tuple[str | int, ...]
+"""The keys that lead to a value of the configuration."""
 
 MEMORY_LIMIT_MB = 256
 """For one step over one batch. Fixed, because a row that needs more is a reject: it decides what rows become."""
@@ -31,14 +36,14 @@ class SqlProblems(ValueError):
 
 
 @contextmanager
-def noted(problems: list[str], prefix: str = "") -> Iterator[None]:
-    """Go on after a ``ValueError``; what it says is added to ``problems``."""
+def noted(problems: list[str], *place: str | int) -> Iterator[None]:
+    """Go on after a ``ValueError``; what it says is added to ``problems``, with its place in the configuration."""
     try:
         yield
     except SqlProblems as error:
-        problems += [prefix + problem for problem in error.problems]
+        problems += [Problem(problem, *place) for problem in error.problems]
     except ValueError as error:
-        problems.append(f"{prefix}{error}")
+        problems.append(Problem(str(error), *place))
 
 
 class SqlSyntaxError(ValueError):

@@ -64,7 +64,7 @@ class Placement:
         self._makers: list[_Column | TimeText | _Computed] = []
         problems: list[str] = []
         for name, sql in expressions.items():
-            with noted(problems, f"{name}: "):
+            with noted(problems, name):
                 self._makers.append(_maker(name, sql, input_schema))
         if problems:
             raise SqlProblems(problems)

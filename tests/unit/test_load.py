@@ -38,6 +38,56 @@ pipelines:
 """
 
 
+ODD_NAMES = """\
+service: odd
+state: memory://state
+pipelines:
+  a.b:
+    source: {kafka: {brokers: "127.0.0.1:9092", topics: [access]}}
+    decode: {apache: combined}
+    sink:
+      path: memory://lake/access
+      partition_by:
+        date: strftime(datetime, '%Y')
+        "x.y": datetim
+        "0": respons
+        "p: q": hos
+  json:
+    source: {kafka: {brokers: "127.0.0.1:9092", topics: [access]}}
+    decode:
+      json:
+        schema:
+          good: int64
+          "a.b: c": intt
+    sink: {path: memory://lake/json}
+  windows:
+    source: {kafka: {brokers: "127.0.0.1:9092", topics: [access]}}
+    decode: {apache: combined}
+    window:
+      time: datetime
+      tumble: 1m
+      aggregate:
+        "n.m": sum(hos)
+    sink: {path: memory://lake/windows}
+"""
+
+
+def test_names_may_hold_what_paths_are_written_with(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(ODD_NAMES)
+    with pytest.raises(ConfigError) as refusal:
+        app.load(file)
+    found = [re.sub(r":\d+: ", " ", problem.removeprefix(f"{file}:"), count=1) for problem in refusal.value.problems]
+    expected = [
+        "11 pipelines.a.b.sink.partition_by.x.y: there is no column datetim; did you mean datetime?",
+        "12 pipelines.a.b.sink.partition_by.0: there is no column respons; did you mean response?",
+        "13 pipelines.a.b.sink.partition_by.p: q: there is no column hos; did you mean host?",
+        "20 pipelines.json.decode.json.schema.a.b: c: column 'a.b: c'",
+        "29 pipelines.windows.window.aggregate.n.m: there is no column hos; did you mean host?",
+    ]
+    assert [problem[: len(begin)] for problem, begin in zip(found, expected, strict=True)] == expected
+
+
 def test_every_problem_of_every_pipeline(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(CONFIGURATION)

@@ -15,7 +15,7 @@ from streamsvc.core.windows import states
 from streamsvc.core.windows.aggregates import Call, check_argument, check_key
 from streamsvc.core.windows.results import Results
 from streamsvc.core.windows.states import Layout
-from streamsvc.records import ROW, WINDOW, Finished, Partials, Window
+from streamsvc.records import ROW, WINDOW, Finished, Partials, Problem, Window
 from streamsvc.transforms.aggregation.calls import AGGREGATE_COLUMN, Reader
 from streamsvc.transforms.aggregation.folding import Folding, OpenPartials
 from streamsvc.transforms.aggregation.group_expressions import GroupExpressions
@@ -136,14 +136,14 @@ class _Expressions:
         outputs: dict[str, Node] = {}
         having: Node | None = None
         for name, sql in rules.group_by.items():
-            with noted(problems, f"group_by.{name}: "):
-                keys.append(reader.row_expression(sql, f"group_by.{name}"))
+            with noted(problems, "group_by", name):
+                keys.append(reader.row_expression(sql, ("group_by", name)))
         for name, sql in rules.aggregate.items():
-            with noted(problems, f"aggregate.{name}: "):
-                outputs[name] = reader.group_expression(sql, f"aggregate.{name}")
+            with noted(problems, "aggregate", name):
+                outputs[name] = reader.group_expression(sql, ("aggregate", name))
         if rules.having is not None:
-            with noted(problems, "having: "):
-                having = reader.group_expression(rules.having, "having")
+            with noted(problems, "having"):
+                having = reader.group_expression(rules.having, ("having",))
         problems += _name_problems(rules)
         if problems:
             raise SqlProblems(problems)
@@ -152,14 +152,14 @@ class _Expressions:
 
 def _name_problems(rules: AggregationRules) -> list[str]:
     seen = {WINDOW_START: "the window's", WINDOW_END: "the window's"}
-    problems = []
+    problems: list[str] = []
     for part, names in (("group_by", rules.group_by), ("aggregate", rules.aggregate)):
         for name in names:
             other = seen.setdefault(name.lower(), f"{part}.{name}")
             if other != f"{part}.{name}":
-                problems.append(f"{part}.{name}: there is a column of this name already ({other}); rename one")
+                problems.append(Problem(f"there is a column of this name already ({other}); rename one", part, name))
             if name.startswith("_"):
-                problems.append(f"{part}.{name}: names that begin with _ are private")
+                problems.append(Problem("names that begin with _ are private", part, name))
     return problems
 
 
@@ -178,10 +178,11 @@ def _typed(reader: Reader, kinds: Sequence[pa.DataType]) -> list[Call]:
             calls.append(Call(raw.function, -1, pa.int64()))
             continue
         kind = kinds[raw.argument]
-        with noted(problems, f"{reader.owners[raw.argument]}: "):
+        with noted(problems, *reader.owners[raw.argument]):
             check_argument(raw.function, kind)
         if raw.mask >= 0 and not types.is_boolean(kinds[raw.mask]):
-            problems.append(f"{reader.owners[raw.mask]}: FILTER is of type {kinds[raw.mask]}: write a comparison")
+            what = f"FILTER is of type {kinds[raw.mask]}: write a comparison"
+            problems.append(Problem(what, *reader.owners[raw.mask]))
         calls.append(Call(raw.function, sources.index((raw.argument, raw.mask)), kind, raw.q))
     if problems:
         raise SqlProblems(problems)
@@ -192,7 +193,7 @@ def _checked_keys(rules: AggregationRules, numbers: Sequence[int], kinds: Sequen
     """Raises ``SqlProblems``."""
     problems: list[str] = []
     for name, number in zip(rules.group_by, numbers, strict=True):
-        with noted(problems, f"group_by.{name}: "):
+        with noted(problems, "group_by", name):
             check_key(name, kinds[number])
     if problems:
         raise SqlProblems(problems)
@@ -210,7 +211,7 @@ def _steps(then: Sequence[str], schema: pa.Schema) -> list[SqlTransform]:
     steps: list[SqlTransform] = []
     for number, sql in enumerate(then):
         problems: list[str] = []
-        with noted(problems, f"then.{number}.sql: "):
+        with noted(problems, "then", number, "sql"):
             steps.append(SqlTransform(sql, schema))
         if problems:
             raise SqlProblems(problems)

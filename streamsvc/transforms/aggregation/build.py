@@ -11,6 +11,7 @@ import pyarrow as pa
 from streamsvc.config_window import ARRIVAL, Window
 from streamsvc.config_window import EventTime as EventTimeOptions
 from streamsvc.core.windows.event_time import EventTime
+from streamsvc.records import Problem
 from streamsvc.transforms.aggregation.aggregation import AggregationRules, WindowAggregation
 from streamsvc.transforms.engine import SqlProblems, noted
 from streamsvc.transforms.sql import SqlTransform
@@ -41,7 +42,7 @@ def build_window(window: Window, schema: pa.Schema) -> BuiltWindow:
                 steps.append(SqlTransform(where, schema))
         problems: list[str] = []
         time = _event_time(window)
-        with noted(problems, "time: "):
+        with noted(problems, "time"):
             _check_time(time, schema)
         aggregation: WindowAggregation | None = None
         with noted(problems):
@@ -90,12 +91,11 @@ def _of_statement(window: Window) -> Iterator[None]:
         problems = error.problems if isinstance(error, SqlProblems) else (str(error),)
         if window.sql is None:
             raise SqlProblems(problems) from error
-        raise SqlProblems(f"sql: {_unplaced(problem)}" for problem in problems) from error
+        raise SqlProblems(Problem(_unplaced(problem), "sql") for problem in problems) from error
 
 
 def _unplaced(problem: str) -> str:
-    place, separator, what = problem.partition(": ")
-    part, _, name = place.partition(".")
-    if not separator or part not in {"aggregate", "group_by"}:
-        return problem
-    return f"{name}: {what}"
+    """A statement has no keys: the name of the column stands in the text."""
+    if isinstance(problem, Problem) and problem.place[:1] in {("aggregate",), ("group_by",)}:
+        return f"{problem.place[1]}: {problem.what}"
+    return str.__str__(problem)

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from streamsvc.core.windows.aggregates import FUNCTIONS
-from streamsvc.transforms.engine import Node, SqlSyntaxError, parse
+from streamsvc.transforms.engine import Node, Place, SqlSyntaxError, parse
 from streamsvc.transforms.functions import Functions
 from streamsvc.transforms.statement import INPUT, Scope, bounded_depth
 
@@ -67,24 +67,24 @@ class Reader:
     connection: duckdb.DuckDBPyConnection
     columns: Sequence[str]
     rows: list[Node] = field(default_factory=list)
-    owners: list[str] = field(default_factory=list)
+    owners: list[Place] = field(default_factory=list)
     calls: list[RawCall] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.functions = Functions(self.connection)
 
-    def row_expression(self, sql: str, owner: str) -> int:
+    def row_expression(self, sql: str, owner: Place) -> int:
         """The number of an expression without aggregates. Raises ``ValueError``."""
         return self._row(parse_expression(self.connection, sql), owner)
 
-    def group_expression(self, sql: str, owner: str) -> Node:
+    def group_expression(self, sql: str, owner: Place) -> Node:
         """An expression with its calls replaced by their columns; other names are as they were. Raises
         ``ValueError``."""
         with bounded_depth():
             replaced: Node = self._replaced(parse_expression(self.connection, sql), owner)
         return replaced
 
-    def _row(self, node: Node, owner: str) -> int:
+    def _row(self, node: Node, owner: Place) -> int:
         with bounded_depth():
             resolved = Scope(self.functions, self.columns, {INPUT}).resolve(node)
         bare = without_places(resolved)
@@ -95,7 +95,7 @@ class Reader:
         self.owners.append(owner)
         return len(self.rows) - 1
 
-    def _replaced(self, tree: Any, owner: str) -> Any:
+    def _replaced(self, tree: Any, owner: Place) -> Any:
         if isinstance(tree, list):
             return [self._replaced(entry, owner) for entry in tree]
         if not isinstance(tree, dict):
@@ -105,7 +105,7 @@ class Reader:
             return column_reference(column) | {"alias": tree["alias"]}
         return {key: self._replaced(value, owner) for key, value in tree.items()}
 
-    def _call(self, call: Node, owner: str) -> int:
+    def _call(self, call: Node, owner: Place) -> int:
         self._check_form(call)
         name = call["function_name"].lower()
         arguments = [argument["expression"] for argument in call["arguments"]]
@@ -119,7 +119,7 @@ class Reader:
             self.calls.append(found)
         return self.calls.index(found)
 
-    def _raw(self, function: str, arguments: Sequence[Node], condition: Node | None, q: float, owner: str) -> RawCall:
+    def _raw(self, function: str, arguments: Sequence[Node], condition: Node | None, q: float, owner: Place) -> RawCall:
         if condition is None:
             return RawCall(function, self._row(arguments[0], owner) if arguments else -1, -1, q)
         if function in {"first", "last"}:

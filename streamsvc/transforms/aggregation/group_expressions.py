@@ -58,13 +58,13 @@ class GroupExpressions:
         scope = _GroupScope(Functions(connection), groups.names, {INPUT}, of_rows=lower)
         resolved: dict[str, Node] = {}
         for name, node in outputs.items():
-            with noted(problems, f"aggregate.{name}: "):
+            with noted(problems, "aggregate", name):
                 resolved[name] = scope.resolve(node)
                 if column_of(resolved[name]) is None:
                     Evaluation(connection, groups, {"this": resolved[name]})
         condition: Node | None = None
         if having is not None and not problems:
-            with noted(problems, "having: "):
+            with noted(problems, "having"):
                 scope.aliases.update({name.lower(): node for name, node in resolved.items()})
                 condition = scope.resolve(having)
                 [kind] = Evaluation(connection, groups, {"this": condition}).types

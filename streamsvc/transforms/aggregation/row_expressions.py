@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from streamsvc.records import ROW, Sifted
 from streamsvc.transforms.column_types import plain, plain_type
-from streamsvc.transforms.engine import Node, SqlProblems, connect, noted
+from streamsvc.transforms.engine import Node, Place, SqlProblems, connect, noted
 from streamsvc.transforms.evaluation import Evaluation, RowFault, sift
 from streamsvc.transforms.statement import column_of
 
@@ -19,7 +19,7 @@ AGGREGATE = "aggregate"
 class RowExpressions:
     """Columns by number. What is a column of the input never goes through the SQL engine."""
 
-    def __init__(self, schema: pa.Schema, nodes: Sequence[Node], owners: Sequence[str]) -> None:
+    def __init__(self, schema: pa.Schema, nodes: Sequence[Node], owners: Sequence[Place]) -> None:
         """``owners``: where each expression stands in the configuration. Raises ``SqlProblems``, which begin with
         that."""
         problems: list[str] = []
@@ -28,7 +28,7 @@ class RowExpressions:
         computed: dict[str, Node] = {}
         connection = connect()
         for number, (node, owner, column) in enumerate(zip(nodes, owners, self._columns, strict=True)):
-            with noted(problems, f"{owner}: "):
+            with noted(problems, *owner):
                 if column is None:
                     computed[f"#{number}"] = node
                     self.types += Evaluation(connection, schema, {"this": node}).types
