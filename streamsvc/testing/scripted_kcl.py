@@ -21,6 +21,7 @@ import tempfile
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -33,7 +34,8 @@ UserRecord: TypeAlias = tuple[str, int, bytes]
 
 
 class ScriptedShard:
-    """What the daemon says about one shard. Each call is a message, and returns when its ``status`` has come."""
+    """What the daemon says about one shard. Each call is a message, and returns when its ``status`` has come; it raises
+    ``ConnectionResetError`` when the child, or the daemon, has ended."""
 
     def __init__(self, kcl: ScriptedKcl, child: str) -> None:
         self._kcl = kcl
@@ -150,19 +152,25 @@ class ScriptedKcl:
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         self._writer = writer
-        while line := await reader.readline():
-            event = json.loads(line)
-            if event["it"] == "called":
+        with suppress(ConnectionError):
+            while line := await reader.readline():
+                self._hear(json.loads(line))
+        for shard in self._shards.values():
+            shard.said.put_nowait(None)
+        writer.close()
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        match event["it"]:
+            case "called":
                 self.calls.put_nowait(event["pid"])
-            elif event["it"] == "terminated":
+            case "terminated":
                 self._terminated.set()
                 if self.obeys:
                     self.end()
-            elif event["it"] == "started":
+            case "started":
                 self._shards[event["child"]].pid = event["pid"]
-            else:
+            case _:
                 self._shards[event["child"]].said.put_nowait(event["line"] and json.loads(event["line"]))
-        writer.close()
 
 
 class _DaemonProcess:

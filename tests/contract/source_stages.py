@@ -22,6 +22,7 @@ from streamsvc.core.offsets import offset_of, position_of
 from streamsvc.records import Position, Split
 from streamsvc.sources.kafka.source import KafkaSource
 from streamsvc.testing.memory_source import MemorySource, MemoryTopic, Record
+from tests.kcl_group import KclGroup
 from tests.kinesis_sources import Scene
 
 Start = Literal["earliest", "latest", "committed"]
@@ -108,6 +109,19 @@ class KinesisStage(Stage):
         found = parse_position(place)
         assert isinstance(found, FromRecord)
         return self._puts[split].index(found.sequence)
+
+
+class KclStage(KinesisStage):
+    """The same stream through the KCL bridge."""
+
+    hold_s = 0.5
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene, "polling")
+        self._group = KclGroup(scene, self.hold_s)
+
+    def member(self, start: Start = "earliest") -> AbstractAsyncContextManager[Source]:
+        return self._group.member({"earliest": "trim_horizon"}.get(start, start))
 
 
 class MemoryStage(Stage):

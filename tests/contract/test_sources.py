@@ -17,20 +17,23 @@ from streamsvc.errors import PositionLost
 from streamsvc.records import Batch, Position, Split, row_bounds
 from streamsvc.testing.kinesis_server import Limits
 from streamsvc.testing.memory_source import Record
-from tests.contract.source_stages import KafkaStage, KinesisStage, MemoryStage, Stage
+from tests.contract.source_stages import KafkaStage, KclStage, KinesisStage, MemoryStage, Stage
 from tests.kinesis_emulators import DynamoDb
 from tests.kinesis_sources import open_scene
 
 KAFKA = pytest.param("kafka", marks=pytest.mark.broker)
 
 
-@pytest.fixture(params=["memory", KAFKA, "polling", "fanout"])
+@pytest.fixture(params=["memory", KAFKA, "polling", "fanout", "kcl"])
 async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
     if request.param in ("polling", "fanout"):
         dynamodb: DynamoDb = request.getfixturevalue("dynamodb")
         limits = Limits(resubscribe_s=0.0).unthrottled()
         async with open_scene(limits, shards=3, dynamodb=dynamodb.endpoint_url) as scene:
             yield KinesisStage(scene, request.param)
+    elif request.param == "kcl":
+        async with open_scene(Limits().unthrottled(), shards=3) as scene:
+            yield KclStage(scene)
     elif request.param == "memory":
         yield MemoryStage()
     else:

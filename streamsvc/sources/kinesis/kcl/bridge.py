@@ -57,11 +57,13 @@ class Inbox:
 class Bridge:
     """stream:       the same stream as read without the KCL: what the KCL does not bring again is read there
     landed:       where each split was last acknowledged
+    hold_s:       how long the KCL is kept from giving a shard away while its segment lands
     long_message: of lines that are longer than a socket's buffer one is taken in at a time
     """
 
     stream: Source
     inbox: Inbox
+    hold_s: float
     changes: Changes = field(default_factory=Changes)
     landed: dict[Split, Position] = field(default_factory=dict)
     events: asyncio.Queue[SplitEvent | BaseException] = field(default_factory=asyncio.Queue)

@@ -45,12 +45,8 @@ from streamsvc.sources.kinesis.kcl.protocol import (
     checkpoint_at,
     status_of,
 )
-from streamsvc.sources.kinesis.kcl.settings import HANDOFF_S
 
 log = structlog.get_logger(__name__)
-
-HOLD_S = 0.8 * HANDOFF_S
-"""How long the KCL is kept from giving the shard away while its segment lands."""
 
 RETRY_S = 1.0
 
@@ -61,7 +57,7 @@ class Shard:
     def __init__(self, split: Split, start: Initialize, connection: Connection, bridge: Bridge) -> None:
         self.split = split
         self.at: Position | None = None
-        self.behind_ms: int | None = None
+        self._behind_ms: int | None = None
         self.is_over = False
         """The daemon has nothing more to say; that it hangs up is no accident."""
         self._start = start
@@ -96,9 +92,14 @@ class Shard:
         self._is_fenced = True
         self._move(None)
 
+    @property
+    def behind_ms(self) -> int | None:
+        """The age of the last record that the KCL brought; ``None`` while nothing is read of the shard."""
+        return self._behind_ms if self._has_joined else None
+
     def is_at_end(self, position: Position) -> bool:
         """When the KCL looked last, the shard had nothing behind this."""
-        return self.behind_ms == 0 and self._came_to is not None and position >= self._came_to
+        return self._behind_ms == 0 and self._came_to is not None and position >= self._came_to
 
     def _move(self, position: Position | None) -> None:
         self.at = position
@@ -137,7 +138,7 @@ class Shard:
         self._can_checkpoint = True
         match message:
             case ProcessRecords():
-                self.behind_ms = message.millis_behind_latest
+                self._behind_ms = message.millis_behind_latest
                 await self._take(message.records)
             case ShardEnded():
                 await self._end()
@@ -166,21 +167,26 @@ class Shard:
         """Hand on what is behind our place. Returns once it is queued: not answering is the back-pressure."""
         if records:
             self._permitted = after(records[-1])
+        elif self.at is None:
+            await self._checkpoint()
+            return
         while await self._until(lambda: self.at is not None):
+            moves = self._moves
             if not await self._join(records) or self.at is None:
                 continue
             rest = records_from(self.at, records)
             self._notice_trimming(rest[0] if rest and len(rest) == len(records) else None)
-            if not rest or await self._put(batch_of(self.split, self.at, rest)):
+            if not rest or await self._put(batch_of(self.split, self.at, rest), moves):
                 break
         self._came_to = self._permitted or self._came_to
 
     async def _end(self) -> None:
         """Hand on the end, and say so to the KCL when it has landed. Its children are begun then, and not before."""
         while await self._until(lambda: self.at is not None):
+            moves = self._moves
             if not await self._join(()) or self.at is None:
                 continue
-            if self.at == END or await self._put(moved(self.split, self.at, END)):
+            if self.at == END or await self._put(moved(self.split, self.at, END), moves):
                 break
         await self._until(self._has_landed_end)
         while self._has_landed_end() and not self._is_fenced:
@@ -197,7 +203,7 @@ class Shard:
         if not self._has_joined and self.at is not None:
             try:
                 to = await self._goes_on_at(self.at, records)
-                if moves == self._moves and self.at < to and not await self._fill(to):
+                if moves == self._moves and self.at < to and not await self._fill(to, moves):
                     return False
             except SourceUnavailable as error:
                 self._bridge.problem = error.what
@@ -223,20 +229,20 @@ class Shard:
             return before(records[0])
         return (await self._bridge.stream.ends()).get(self.split, END)
 
-    async def _fill(self, to: Position) -> bool:
+    async def _fill(self, to: Position, moves: int) -> bool:
         """False: what was read is not wanted any more."""
         at = cast("Position", self.at)
         log.info("reads what the KCL will not bring again", split=self.split, position=at, to=to)
         ranges = self._bridge.stream.read_range({self.split: (at, to)})
         async with aclosing(cast("AsyncGenerator[Batch, None]", ranges)) as batches:
             async for batch in batches:
-                if not await self._put(batch):
+                if not await self._put(batch, moves):
                     return False
         return True
 
-    async def _put(self, batch: Batch) -> bool:
-        """False: meanwhile the pipeline moved the shard, or nobody wants it any more."""
-        moves = self._moves
+    async def _put(self, batch: Batch, moves: int) -> bool:
+        """moves: of the place that the batch goes on from. False: meanwhile the pipeline moved the shard, or nobody
+        wants it any more."""
         inbox = self._bridge.inbox
         wanted = await self._until(lambda: moves != self._moves or inbox.has_room(batch.nbytes))
         if not wanted or moves != self._moves:
@@ -297,9 +303,9 @@ class Shard:
 
     async def _hand_over(self) -> None:
         """Give the pipeline time to land what it has, then let the KCL give the shard away."""
-        deadline = asyncio.get_running_loop().call_later(HOLD_S, self.release)
+        deadline = asyncio.get_running_loop().call_later(self._bridge.hold_s, self.release)
         try:
-            self._leave(HOLD_S)
+            self._leave(self._bridge.hold_s)
             await self._until(lambda: self._is_released)
             await self._checkpoint()
             self.is_over = True

@@ -28,7 +28,7 @@ from streamsvc.sources.kinesis.kcl.bridge import Bridge, Inbox
 from streamsvc.sources.kinesis.kcl.connection import SHORT_BYTES, Connection
 from streamsvc.sources.kinesis.kcl.daemon import Daemon
 from streamsvc.sources.kinesis.kcl.protocol import Initialize
-from streamsvc.sources.kinesis.kcl.settings import DaemonSettings, environment, write_files
+from streamsvc.sources.kinesis.kcl.settings import HANDOFF_S, DaemonSettings, environment, write_files
 from streamsvc.sources.kinesis.kcl.shard import Shard
 from streamsvc.sources.kinesis.splits import SplitName, parse_split
 
@@ -48,6 +48,7 @@ class KclSource:
     stream:      the same stream as a source of its own that joins no group; entered and left with this one
     settings:    what the daemon is told
     command:     the daemon's, see ``command_line``; run in a folder with the files of ``write_files``
+    hold_s:      how long the KCL is kept from giving a shard away while its segment lands
     queue_bytes: what may wait for the pipeline. Beside it one long message is in hand at a time, and the JVM has a
                  heap of its own
     """
@@ -59,12 +60,13 @@ class KclSource:
         command: Sequence[str],
         *,
         queue_bytes: int,
+        hold_s: float = 0.8 * HANDOFF_S,
         restart_s: float = 1.0,
     ) -> None:
         self._settings = settings
         self._command = command
         self._restart_s = restart_s
-        self._bridge = Bridge(stream, Inbox(queue_bytes))
+        self._bridge = Bridge(stream, Inbox(queue_bytes), hold_s)
         self._stream = stream
         self._shards: dict[Split, Shard] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -177,12 +179,11 @@ class KclSource:
         return self._stream.parents()
 
     async def lag(self, places: Mapping[Split, Position]) -> Mapping[Split, Lag]:
-        """As the KCL's last look at each of our shards found it."""
-        return {
-            split: Lag(milliseconds=0 if place == END else self._shards[split].behind_ms)
-            for split, place in places.items()
-            if split in self._shards
-        }
+        """Of a split that is being read, how far the KCL is behind; of others, the stream is asked."""
+        told = {split: self._shards[split].behind_ms for split in places if split in self._shards}
+        known = {split: Lag(milliseconds=behind_ms) for split, behind_ms in told.items() if behind_ms is not None}
+        asked = {split: place for split, place in places.items() if split not in known}
+        return known | dict(await self._stream.lag(asked))
 
     def at_end(self, places: Mapping[Split, Position]) -> frozenset[Split]:
         return frozenset(
