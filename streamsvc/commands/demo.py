@@ -21,7 +21,9 @@ from streamsvc.app import WorkerSpec, load, new_worker
 from streamsvc.errors import Fatal
 from streamsvc.ops import logs
 from streamsvc.ops.health import PipelineStatus
+from streamsvc.ops.http import serving
 from streamsvc.runtime.health import WorkerHealth
+from streamsvc.runtime.worker import Worker
 from streamsvc.testing.access_logs import AccessLogs
 from streamsvc.testing.mock_broker import MockBroker
 
@@ -34,7 +36,7 @@ CONFIGURATION = """\
 service: demo
 state: file://{folder}/state
 memory: 256MiB
-http: null
+http: {{listen: "127.0.0.1:0"}}            # the status page, on a free port
 pipelines:
   access:                                # every request, by day and response
     source: {{kafka: {{brokers: "{broker}", topics: [{topic}]}}}}
@@ -83,7 +85,7 @@ def demo(*, seconds: int, lake: Path, rate: int) -> int:
         broker.make_topic(TOPIC)
         file = folder / "pipeline.yaml"
         file.write_text(CONFIGURATION.format(folder=folder, broker=broker.address, topic=TOPIC))
-        console.print(f"A Kafka broker in this process, lifelike access logs for {seconds} s, two pipelines:\n")
+        console.print(f"A Kafka broker in this process, lifelike access logs for {seconds} s, two pipelines.")
         landed = asyncio.run(_run(console, broker, file, seconds, rate))
     _show_results(console, folder, broker.delivered)
     if landed:
@@ -106,8 +108,18 @@ def _empty(folder: Path) -> None:
 
 
 async def _run(console: Console, broker: MockBroker, file: Path, seconds: int, rate: int) -> bool:
-    """Produce and land side by side; answers whether all that was produced has landed."""
-    worker, health = new_worker(load(file), WorkerSpec(file, None, until_end=False, slot=0, slots=1))
+    """Produce and land side by side, and show it to browsers; answers whether all that was produced has landed."""
+    service = load(file)
+    assert service.http is not None
+    worker, health = new_worker(service, WorkerSpec(file, None, until_end=False, slot=0, slots=1))
+    async with serving(health, service.http.listen) as address:
+        console.print(f"What it is doing, for a browser: {address}\n", highlight=False)
+        return await _produce_and_land(console, broker, worker, health, seconds, rate)
+
+
+async def _produce_and_land(
+    console: Console, broker: MockBroker, worker: Worker, health: WorkerHealth, seconds: int, rate: int
+) -> bool:
     running = asyncio.create_task(worker.run())
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -162,7 +174,7 @@ class _progress:  # noqa: N801
         pipelines = _pipelines(health)
         if self._live:
             self._live.update(_table(broker, pipelines, doing), refresh=True)
-        elif monotonic() - self._said_at > 4 or doing == "done":
+        elif pipelines and (monotonic() - self._said_at > 4 or doing == "done"):
             self._said_at = monotonic()
             parts = [f"{name}: {status['rows_landed']:,} rows landed" for name, status in pipelines.items()]
             print(f"  {doing}: {broker.delivered:,} lines produced; {', '.join(parts)}", flush=True)
