@@ -20,6 +20,9 @@ NOT_OF_THE_RECORD = (
 
 MAX_PAD = 1_000
 
+MAX_MADE = 100_000
+"""Characters or elements that a call may make whatever the record. What a record asks for is bounded by memory."""
+
 _ON_PURPOSE = {"error"}
 """Volatile in the catalogue, so that it is not computed beforehand; what it does is a function of the row."""
 
@@ -27,6 +30,7 @@ _OF_THE_BUILD = {"version", "alias", "json_serialize_plan", "index_key", "parse_
 
 _LIST_AGGREGATES = {"list_aggregate", "list_aggr", "aggregate", "array_aggregate", "array_aggr"}
 _PADDED = {"lpad", "rpad"}
+_SERIES = {"range", "generate_series"}
 _WIDE = {"printf": re.compile(r"%[^a-zA-Z%]*(\*|\d{4})"), "format": re.compile(r"\{[^{}]*(\{|\d{4})")}
 """Patterns that take a width from an argument, or a large one: DuckDB does not count padding as memory."""
 
@@ -131,10 +135,29 @@ def _check_arguments(name: str, arguments: list[Node]) -> None:
         width = _literal(arguments[1])
         if width is None or not width.isdecimal() or int(width) > MAX_PAD:
             raise ValueError(f"{name}(text, width, padding): write the width as a number, at most {MAX_PAD}")
+    if _made(name, arguments) > MAX_MADE:
+        raise ValueError(f"{name}(...) makes more than {MAX_MADE:,} of it for every record, which would take for ever")
     if name in _WIDE and arguments:
         pattern = _text(arguments[0])
         if pattern is None or _WIDE[name].search(pattern):
             raise ValueError(f"{name}(pattern, ...): write the pattern as a literal, with widths as numbers under 1000")
+
+
+def _made(name: str, arguments: list[Node]) -> int:
+    """How many elements a call makes of every record; 0 if that depends on the record."""
+    numbers = [_number(argument) for argument in arguments]
+    if name == "repeat" and len(numbers) == 2:
+        return numbers[1] or 0
+    known = [number for number in numbers if number is not None]
+    if name not in _SERIES or len(known) < len(numbers) or not 1 <= len(known) <= 3 or known[2:] == [0]:
+        return 0
+    first, last = (0, known[0]) if len(known) == 1 else known[:2]
+    return abs(last - first) // abs(known[2] if known[2:] else 1)
+
+
+def _number(node: Node) -> int | None:
+    text = _literal(node)
+    return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,20}", text) else None
 
 
 def _literal(node: Node) -> str | None:

@@ -213,6 +213,11 @@ REFUSED = {
         "SELECT lpad(host, bytes, 'x') AS n FROM input",
         "SELECT rpad(host, 2000000000, 'x') AS n FROM input",
     ],
+    "for every record": [
+        "SELECT repeat(host, 100000000) AS n FROM input",
+        "SELECT list_transform(range(10000000), lambda x: x + 1) AS n FROM input",
+        "SELECT generate_series(-100000000, 0, 7) AS n FROM input",
+    ],
     "makes a table": ["SELECT read_text('/etc/passwd') AS n FROM input"],
     PRIVATE: [
         "SELECT _row FROM input",

@@ -104,6 +104,22 @@ def test_rejecting_on_purpose() -> None:
     assert sifted.rejects.column("error").to_pylist() == ["below zero", "below zero"]
 
 
+@pytest.mark.parametrize(
+    ("expression", "made"),
+    [
+        ("repeat('ab', 2)", "abab"),
+        ("range(3)", [0, 1, 2]),
+        ("range(1000000000, 1000000002)", [1_000_000_000, 1_000_000_001]),
+        ("generate_series(0, 1000000000, 500000000)", [0, 500_000_000, 1_000_000_000]),
+        ("range(bytes)", [0]),
+        ("range(3, 0, 0)", []),
+    ],
+)
+def test_series_that_are_small_are_made(expression: str, made: object) -> None:
+    sifted = step(f"SELECT {expression} AS x FROM input", rows_of(bytes=[1])).apply(rows_of(bytes=[1]))
+    assert sifted.rows.column("x").to_pylist() == [made]
+
+
 def test_a_row_that_needs_too_much_memory_is_a_reject() -> None:
     rows = rows_of(bytes=[3, 1_000_000_000, 2] * 50)
     sifted = step("SELECT repeat('x', bytes) AS x FROM input", rows).apply(rows)
