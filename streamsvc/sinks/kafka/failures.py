@@ -40,7 +40,8 @@ def explained(error: KafkaError, topic: str, brokers: str, *, was_connected: boo
     if hint:
         return SourceRefused(f"results cannot be written: {error.str()}", hint=hint, **where)
     hint = "Look at the brokers; it is tried again for ever."
-    return SourceUnavailable(f"results cannot be written now: {error.str()}", hint=hint, **where)
+    why = "no broker takes them" if error.code() == KafkaError._MSG_TIMED_OUT else error.str()
+    return SourceUnavailable(f"results cannot be written now: {why}", hint=hint, **where)
 
 
 def is_no_entry(error: KafkaError) -> bool:
