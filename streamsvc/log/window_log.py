@@ -161,6 +161,14 @@ class WindowLog(SegmentLog):
             return None
         return await self._partials(view.base, view.met, {window.start_us for window in closing.windows})
 
+    async def open_partials(self, view: View, since: View | None = None) -> Partials | None:
+        """What is committed of windows that are open; only what is new since another view of the same checkpoint.
+        ``None``: the view is too old to say."""
+        if since is None:
+            return await self._partials(view.base, view.met, view.open_windows)
+        fresh = {name: outcome for name, outcome in view.met.items() if name not in since.met}
+        return await self._partials(replace(view.base, folded=Folded()), fresh, view.open_windows)
+
     async def save_result(self, result: Result) -> None:
         """To be called once every object of the window is there."""
         await self._store.create(result_key(result.window), result.to_json())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeAlias, TypedDict
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 Problems: TypeAlias = Mapping[str, str]
 """Part of the service (``access: source``) -> what is wrong with it, for people. Empty is good."""
@@ -48,6 +48,30 @@ class OpenSegmentStatus(TypedDict):
     age_s: float
 
 
+class WindowStatus(TypedDict):
+    """``rows``: the first results, as they would be if the window were closed now; ``groups`` are all there are."""
+
+    window_start: str
+    window_end: str
+    groups: int
+    rows: list[dict[str, Any]]
+    rows_left_out: int
+
+
+class WindowsStatus(TypedDict):
+    """The open windows of a pipeline, as far as they are committed, by any worker."""
+
+    provisional: Literal[True]
+    as_of: str
+    """ISO 8601, as all times here."""
+    watermark: str | None
+    open: int
+    groups: int
+    """Of all open windows."""
+    windows: list[WindowStatus]
+    """Newest first, and not all of them; none, where there are very many groups."""
+
+
 class PipelineStatus(TypedDict):
     source: str
     sink: str
@@ -62,6 +86,8 @@ class PipelineStatus(TypedDict):
     """ISO 8601, UTC."""
     last_objects: list[ObjectStatus]
     """Newest first."""
+    windows: WindowsStatus | None
+    """``None``: it has none, or nothing is known yet."""
 
 
 class WorkerStatus(TypedDict):
@@ -81,3 +107,14 @@ class ServiceStatus(TypedDict):
     started: str
     """ISO 8601, UTC."""
     workers: list[WorkerStatus]
+
+
+def open_windows(status: ServiceStatus) -> dict[str, WindowsStatus]:
+    """Of every windowed pipeline, as the worker says that has looked last."""
+    found: dict[str, WindowsStatus] = {}
+    for worker in status["workers"]:
+        for name, pipeline in worker["pipelines"].items():
+            windows = pipeline["windows"]
+            if windows is not None and (name not in found or found[name]["as_of"] < windows["as_of"]):
+                found[name] = windows
+    return dict(sorted(found.items()))

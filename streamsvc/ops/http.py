@@ -17,18 +17,22 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from streamsvc.errors import Fatal
 from streamsvc.ops import metrics
-from streamsvc.ops.health import Health, Problems
+from streamsvc.ops.health import Health, Problems, open_windows
 from streamsvc.ops.page import status_page
 
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 1
 """How long an answer under way may keep the server from ending."""
+
+EVENT_STREAM = "text/event-stream"
+LOOK_EVERY_S = 1.0
+KEEP_ALIVE_S = 15.0
 
 _HEADERS = {
     "cache-control": "no-store",
@@ -39,7 +43,7 @@ _HEADERS = {
 
 
 def application(health: Health) -> Starlette:
-    """``/livez /readyz /metrics /status /``, each a GET, each answered from ``health``."""
+    """``/livez /readyz /metrics /status /windows /``, each a GET, each answered from ``health``."""
 
     def page() -> Response:
         body = status_page(health.status(), {**health.live(), **health.ready()})
@@ -52,7 +56,8 @@ def application(health: Health) -> Starlette:
         "/metrics": lambda: Response(health.metrics(), media_type=metrics.CONTENT_TYPE, headers=_HEADERS),
         "/status": lambda: _json(health.status()),
     }
-    return Starlette(routes=[Route(path, _endpoint(answer)) for path, answer in answers.items()])
+    routes = [Route(path, _endpoint(answer)) for path, answer in answers.items()]
+    return Starlette(routes=[*routes, Route("/windows", _windows(health))])
 
 
 def _endpoint(answer: Callable[[], Response]) -> Callable[[Request], object]:
@@ -60,6 +65,31 @@ def _endpoint(answer: Callable[[], Response]) -> Callable[[Request], object]:
         return answer()
 
     return endpoint
+
+
+def _windows(health: Health) -> Callable[[Request], object]:
+    """Open windows, once, or as they change to who asks for a stream of events (HTML Standard, server-sent events)."""
+
+    async def endpoint(request: Request) -> Response:
+        if EVENT_STREAM in request.headers.get("accept", ""):
+            return StreamingResponse(_events(health), media_type=EVENT_STREAM, headers=_HEADERS)
+        return _json(open_windows(health.status()))
+
+    return endpoint
+
+
+async def _events(health: Health) -> AsyncIterator[str]:
+    """An event whenever something has changed, and a comment now and then, so that who has gone is noticed."""
+    last, quiet_s = "", 0.0
+    while True:
+        now = json.dumps(open_windows(health.status()))
+        if now != last:
+            yield f"event: windows\ndata: {now}\n\n"
+        elif quiet_s >= KEEP_ALIVE_S:
+            yield ": nothing new\n\n"
+        quiet_s = 0.0 if now != last or quiet_s >= KEEP_ALIVE_S else quiet_s + LOOK_EVERY_S
+        last = now
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 def _verdict(problems: Problems) -> Response:

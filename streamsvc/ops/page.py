@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 
-from streamsvc.ops.health import ObjectStatus, PipelineStatus, Problems, ServiceStatus, SplitStatus, WorkerStatus
+from streamsvc.ops.health import (
+    ObjectStatus,
+    PipelineStatus,
+    Problems,
+    ServiceStatus,
+    SplitStatus,
+    WindowsStatus,
+    WindowStatus,
+    WorkerStatus,
+)
 
 REFRESH_S = 2
 SPLITS_SHOWN = 64
 OBJECTS_SHOWN = 12
+WINDOWS_SHOWN = 2
+RESULTS_SHOWN = 12
+
+_BOUNDS = ("window_start", "window_end")
 
 
 class Html(str):
@@ -87,6 +100,7 @@ def _pipeline(name: str, parts: list[PipelineStatus]) -> Html:
         commit=_short_time(max(commits)) if commits else "–",
         filling=joined(map(_filling, parts)),
         reasons=_reasons(rejects),
+        windows=_windows([part["windows"] for part in parts if part["windows"]]),
         splits=_splits(splits),
         objects=_objects([item for part in parts for item in part["last_objects"]][:OBJECTS_SHOWN]),
     )
@@ -111,6 +125,51 @@ def _reasons(rejects: Counter[str]) -> Html:
         return Html("")
     text = ", ".join(f"{reason} {_count(n)}" for reason, n in rejects.most_common())
     return html("<p>Rejects by reason: {text}.</p>", text=text)
+
+
+def _windows(parts: list[WindowsStatus]) -> Html:
+    """What the worker says that has looked last: each has looked at the same windows."""
+    if not parts:
+        return Html("")
+    status = max(parts, key=lambda part: part["as_of"])
+    return html(
+        _WINDOWS,
+        open=_count(status["open"]),
+        groups=_count(status["groups"]),
+        watermark=_short_time(status["watermark"]) if status["watermark"] else "–",
+        tables=joined(map(_window, status["windows"][:WINDOWS_SHOWN])),
+    )
+
+
+def _window(window: WindowStatus) -> Html:
+    names = [name for name in (window["rows"][0] if window["rows"] else {}) if name not in _BOUNDS]
+    return html(
+        _WINDOW,
+        start=_short_time(window["window_start"]),
+        end=_short_time(window["window_end"]),
+        heads=joined(html("<th{how}>{name}", how=_side(window["rows"][0][name]), name=name) for name in names),
+        rows=joined(_result(row, names) for row in window["rows"][:RESULTS_SHOWN]),
+        more=_left_out(window["rows_left_out"] + max(0, len(window["rows"]) - RESULTS_SHOWN)),
+    )
+
+
+def _result(row: Mapping[str, object], names: list[str]) -> Html:
+    cells = joined(html("<td{how}>{value}", how=_side(row[name]), value=_value(row[name])) for name in names)
+    return html("<tr>{cells}", cells=cells)
+
+
+def _side(value: object) -> Html:
+    return Html(" class=n") if isinstance(value, int | float) else Html("")
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "–" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+
+
+def _left_out(rows: int) -> str:
+    return f"and {rows:,} more; /windows has some" if rows else ""
 
 
 def _splits(splits: list[SplitStatus]) -> Html:
@@ -186,8 +245,8 @@ _PAGE = """\
 {problems}
 {workers}
 {pipelines}
-<footer><a href="/status">status</a> <a href="/metrics">metrics</a> <a href="/livez">livez</a>
-<a href="/readyz">readyz</a></footer>
+<footer><a href="/status">status</a> <a href="/windows">windows</a> <a href="/metrics">metrics</a>
+<a href="/livez">livez</a> <a href="/readyz">readyz</a></footer>
 </html>
 """
 
@@ -201,11 +260,20 @@ _PIPELINE = """\
 <dl><div><dt>read<dd>{read}</div><div><dt>landed<dd>{landed}</div>
 <div><dt>rejected<dd class="{rejected_class}">{rejected}</div><div><dt>lag<dd>{lag}</div>
 <div><dt>last commit<dd>{commit}</div></dl>
-{filling}{reasons}{splits}{objects}</section>
+{filling}{reasons}{windows}{splits}{objects}</section>
 """
 
 _SPLITS = """\
 <table><thead><tr><th>split<th class=n>landed up to<th class=n>lag<tbody>{rows}</table><p>{more}</p>
+"""
+
+_WINDOWS = """\
+<h3>Open windows <small>provisional · {open} open, {groups} groups · watermark {watermark}</small></h3>
+{tables}
+"""
+
+_WINDOW = """\
+<table><caption>{start} – {end}</caption><thead><tr>{heads}<tbody>{rows}</table><p>{more}</p>
 """
 
 _OBJECTS = """\
@@ -218,7 +286,8 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 header { display: flex; flex-wrap: wrap; align-items: baseline; gap: .75rem }
 h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.15rem; margin: 0 }
-small, .path, dt, th, footer, .worker { color: var(--soft); font-weight: 400 }
+h3 { font-size: 1rem; margin: 1rem 0 0 } caption { text-align: left }
+small, caption, .path, dt, th, footer, .worker { color: var(--soft); font-weight: 400 }
 .good { color: var(--good) } .bad { color: var(--bad) }
 .problems { border-left: 3px solid var(--bad); padding: .3rem .3rem .3rem 1.5rem }
 .worker { display: flex; align-items: center; gap: .75rem; margin: .3rem 0 } meter { width: 10rem }

@@ -13,9 +13,11 @@ from streamsvc.core.segments import Cursor, Range
 from streamsvc.errors import Retryable
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.log.window_log import WindowLog
+from streamsvc.ops.health import WindowsStatus
 from streamsvc.records import Split
 from streamsvc.runtime.closing import Closer
 from streamsvc.runtime.finishing import Finisher
+from streamsvc.runtime.live_windows import LiveWindows
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.segment import OpenSegment, Recipe
 from streamsvc.runtime.splits import Splits
@@ -39,6 +41,11 @@ class Closings:
 
 class Destination(Protocol):
     """How segments are opened and planned, and what else there is to do."""
+
+    @property
+    def open_windows(self) -> WindowsStatus | None:
+        """What is known of them, for people."""
+        ...
 
     async def begin(self) -> None:
         """Once, before anything is read."""
@@ -77,6 +84,8 @@ class Destination(Protocol):
 
 class ToObjects:
     """A ``Destination``."""
+
+    open_windows: WindowsStatus | None = None
 
     def __init__(self, recipe: Recipe, log: SegmentLog, finisher: Finisher) -> None:
         self._recipe = recipe
@@ -135,11 +144,17 @@ class ToWindows:
         self._source = source
         self._finish = finisher
         self.closer = closer
+        assert window.results is not None, "a pipeline that runs knows where results go"
+        self._live = LiveWindows(log, window.windows, window.results)
         self._observer = observer
         self._watermarks: dict[Split, int] = {}
         self._planned_at = monotonic()
         self._policy = policy
         self._ending = False
+
+    @property
+    def open_windows(self) -> WindowsStatus | None:
+        return self._live.status
 
     async def begin(self) -> None:
         await self._log.begin_windows(self._window.digest)
@@ -147,6 +162,7 @@ class ToWindows:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.closer.run(self._policy.poll_s, self._retrying))
+            group.create_task(self._look_on())
             if self._policy.idle_after_s is not None:
                 group.create_task(self._close_when_silent(self._policy.idle_after_s))
 
@@ -196,6 +212,16 @@ class ToWindows:
         idle = self._source.at_end(waiting).difference(*self._source.parents().values())
         lifts = {split: view.lift_of(split) for split in idle}
         return {split: to for split, to in lifts.items() if to is not None and to >= self._watermarks[split]}
+
+    async def _look_on(self) -> None:
+        """For ever: keep what people see of open windows up to date."""
+        while True:
+            await asyncio.sleep(self._policy.poll_s)
+            if self.closer.view is not None:
+                try:
+                    await self._live.refresh(self.closer.view)
+                except Retryable as error:
+                    self._retrying(error)
 
     async def _close_when_silent(self, silence_s: float) -> None:
         """Nothing with rows was committed for so long, by anybody: then nothing will close the last windows."""

@@ -63,6 +63,7 @@ class Watched:
             landing=self.pipeline.landing,
             last_commit=self.observer.last_commit(),
             last_objects=list(self.observer.last_objects),
+            windows=self.pipeline.open_windows(),
         )
 
     def _lags(self, splits: Iterable[Split]) -> list[tuple[Split, Lag]]:

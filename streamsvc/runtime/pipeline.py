@@ -21,7 +21,7 @@ from streamsvc.contracts import Assigned, Revoked, Source
 from streamsvc.core.segments import Cursor
 from streamsvc.errors import Retryable
 from streamsvc.log.segment_log import SegmentLog
-from streamsvc.ops.health import OpenSegmentStatus
+from streamsvc.ops.health import OpenSegmentStatus, WindowsStatus
 from streamsvc.records import Batch, Position, Split
 from streamsvc.runtime.destinations import Closings, destination_of
 from streamsvc.runtime.events import Event, Landed, Moved, Recovered, Stop
@@ -113,6 +113,10 @@ class Pipeline:
             nbytes=self._open.memory_bytes,
             age_s=round(monotonic() - self._opened_at, 1),
         )
+
+    def open_windows(self) -> WindowsStatus | None:
+        """Of a windowed pipeline, as far as it was committed when it was last looked at."""
+        return self._to.open_windows
 
     def oldest_unlanded_s(self) -> float:
         """How long ago the first of the records was taken in that have not landed; 0 if there are none."""

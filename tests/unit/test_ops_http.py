@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from streamsvc.errors import Fatal
-from streamsvc.ops.health import PipelineStatus, Problems, ServiceStatus, SplitStatus
+from streamsvc.ops.health import PipelineStatus, Problems, ServiceStatus, SplitStatus, WindowsStatus, WindowStatus
 from streamsvc.ops.http import serving
 from streamsvc.ops.metrics import Metrics
 
@@ -27,6 +27,29 @@ def pipeline(**changes: Any) -> PipelineStatus:
         "landing": False,
         "last_commit": None,
         "last_objects": [],
+        "windows": None,
+    }
+    return {**status, **changes}  # type: ignore[typeddict-item]
+
+
+def windows(as_of: str, *, rows: int = 2, **changes: Any) -> WindowsStatus:
+    window: WindowStatus = {
+        "window_start": "2026-11-24T12:00:00Z",
+        "window_end": "2026-11-24T12:05:00Z",
+        "groups": rows,
+        "rows": [
+            {"window_start": "2026-11-24T12:00:00Z", "path": f"/{n}<b>", "requests": 1_000 + n, "mean": n / 3}
+            for n in range(rows)
+        ],
+        "rows_left_out": 7,
+    }
+    status: WindowsStatus = {
+        "provisional": True,
+        "as_of": as_of,
+        "watermark": "2026-11-24T12:04:10Z",
+        "open": 3,
+        "groups": 12_345,
+        "windows": [window] * 3,
     }
     return {**status, **changes}  # type: ignore[typeddict-item]
 
@@ -262,3 +285,57 @@ async def test_a_cancelled_block_frees_the_port() -> None:
     assert addresses[0] is not None
     async with serving(Scripted(), addresses[0].removeprefix("http://")) as again:
         assert (await get(f"{again}/livez")).code == 200
+
+
+async def test_open_windows_are_those_of_the_worker_that_looked_last() -> None:
+    health = Scripted()
+    health.pipelines = [
+        {"access": pipeline(), "per_5m": pipeline(windows=windows("2026-11-24T12:04:20+00:00", open=1))},
+        {"access": pipeline(), "per_5m": pipeline(windows=windows("2026-11-24T12:04:21+00:00", open=2))},
+        {"per_5m": pipeline()},
+    ]
+    async with serving(health, "127.0.0.1:0") as address:
+        answer = await get(f"{address}/windows")
+        assert answer.headers["content-type"] == "application/json"
+        assert json.loads(answer.text) == {"per_5m": windows("2026-11-24T12:04:21+00:00", open=2)}
+
+
+async def test_a_stream_of_events_says_what_changes_and_ends_with_the_server() -> None:
+    health = Scripted()
+    health.pipelines = [{"per_5m": pipeline(windows=windows("2026-11-24T12:04:20+00:00"))}]
+
+    def change() -> None:
+        health.pipelines = [{"per_5m": pipeline(windows=windows("2026-11-24T12:04:21+00:00", open=9))}]
+
+    def read(address: str, loop: asyncio.AbstractEventLoop) -> list[Any]:
+        request = Request(f"{address}/windows", headers={"accept": "text/event-stream"})
+        with urlopen(request, timeout=30) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            found: list[Any] = []
+            while len(found) < 2:
+                line = answer.readline().decode()
+                if line.startswith("data: "):
+                    found.append(json.loads(line.removeprefix("data: ")))
+                    loop.call_soon_threadsafe(change)
+            return found
+
+    async with serving(health, "127.0.0.1:0") as address:
+        assert address is not None
+        found = await asyncio.to_thread(read, address, asyncio.get_running_loop())
+    assert [answer["per_5m"]["open"] for answer in found] == [3, 9]
+
+
+async def test_the_page_shows_open_windows_once_and_some_of_their_rows() -> None:
+    health = Scripted()
+    at = windows("2026-11-24T12:04:20+00:00", rows=20)
+    health.pipelines = [{"per_5m": pipeline(windows=at)}, {"per_5m": pipeline(windows=at)}]
+    async with serving(health, "127.0.0.1:0") as address:
+        text = (await get(f"{address}/")).text
+    assert text.count("Open windows") == 1
+    assert text.count("provisional") == 1
+    assert text.count("2026-11-24 12:00:00 UTC – 2026-11-24 12:05:00 UTC") == 2
+    assert "1,000" in text
+    assert "/0&lt;b&gt;" in text
+    assert "/13" not in text
+    assert "and 15 more" in text
+    assert "<b>" not in text.partition("Open windows")[2].partition("</section>")[0]
