@@ -21,6 +21,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 
+CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 LANDING_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0)
 
 
@@ -51,6 +52,7 @@ class Metrics:
         self._define_reading()
         self._define_landing()
         self._define_kinesis()
+        self._define_kinesis_trouble()
         self._define_trouble()
 
     def _define_process(self) -> None:
@@ -76,7 +78,7 @@ class Metrics:
         self.source_lag_milliseconds = self._gauge(
             "source_lag_milliseconds",
             "milliseconds",
-            "How far an owned shard was behind its tip when it was last read: MillisBehindLatest, as AWS calls it.",
+            "How far the reading of an owned shard is behind its tip, whatever reads it.",
             "pipeline",
             "split",
         )
@@ -132,12 +134,86 @@ class Metrics:
         )
 
     def _define_kinesis(self) -> None:
-        self.kinesis_throttled = self._counter(
-            "kinesis_throttled_total",
+        self.kinesis_behind = self._gauge(
+            "kinesis_millis_behind_latest",
+            "milliseconds",
+            "MillisBehindLatest of the last answer from a shard that is read; CloudWatch has the greatest as"
+            " GetRecords.IteratorAgeMilliseconds and SubscribeToShardEvent.MillisBehindLatest.",
+            "pipeline",
+            "split",
+        )
+        self.kinesis_records = self._counter(
+            "kinesis_records_total",
+            "records",
+            "GetRecords.Records or SubscribeToShardEvent.Records, by operation; what the KPL packed is one.",
+            "pipeline",
+            "operation",
+        )
+        self.kinesis_bytes = self._counter(
+            "kinesis_bytes_total",
+            "bytes",
+            "GetRecords.Bytes or SubscribeToShardEvent.Bytes, by operation; without partition keys.",
+            "pipeline",
+            "operation",
+        )
+        self._define_kinesis_calls()
+        self._define_kinesis_leases()
+
+    def _define_kinesis_calls(self) -> None:
+        self.kinesis_get_records = self._counter(
+            "kinesis_get_records_total",
             "calls",
-            "Reads of a shard that were refused because all its consumers together read too much.",
+            "Calls that read a shard, by result (`success`, `failed`); the share of `success` is GetRecords.Success.",
+            "pipeline",
+            "result",
+        )
+        self.kinesis_get_records_latency_seconds = self._histogram(
+            "kinesis_get_records_latency_seconds",
+            "seconds",
+            "GetRecords.Latency, as seen from here, of calls that succeed.",
+            CALL_SECONDS,
             "pipeline",
         )
+        self.kinesis_throughput_exceeded = self._counter(
+            "kinesis_read_provisioned_throughput_exceeded_total",
+            "calls",
+            "ReadProvisionedThroughputExceeded: reads of a shard that were refused because all its consumers together"
+            " read too much.",
+            "pipeline",
+        )
+        self.kinesis_subscriptions = self._counter(
+            "kinesis_subscribe_to_shard_total",
+            "calls",
+            "Subscriptions of fan-out that were asked for, by result (`success`, `failed`); the share of `success` is"
+            " SubscribeToShard.Success.",
+            "pipeline",
+            "result",
+        )
+        self.kinesis_events = self._counter(
+            "kinesis_subscribe_to_shard_events_total",
+            "events",
+            "SubscribeToShardEvent.Success: events of subscriptions, also those without records.",
+            "pipeline",
+        )
+
+    def _define_kinesis_leases(self) -> None:
+        self.kinesis_leases_held = self._gauge(
+            "kinesis_leases_held", "leases", "Leases of this worker: CurrentLeases, as the KCL calls it.", "pipeline"
+        )
+        self.kinesis_leases_taken = self._counter(
+            "kinesis_leases_taken_total",
+            "leases",
+            "Leases that this worker has taken: TakenLeases, as the KCL calls it.",
+            "pipeline",
+        )
+        self.kinesis_leases_lost = self._counter(
+            "kinesis_leases_lost_total",
+            "leases",
+            "Leases that another worker took before this one gave them: LostLeases, as the KCL calls it.",
+            "pipeline",
+        )
+
+    def _define_kinesis_trouble(self) -> None:
         self.kinesis_trimmed = self._counter(
             "kinesis_trimmed_total",
             "times",

@@ -366,7 +366,7 @@ async def test_aggregates_may_be_left_as_they_are() -> None:
 
 async def test_starts_at_a_time_and_at_the_latest() -> None:
     async with open_scene() as scene:
-        now = time.time()
+        now = int(time.time())
         scene.put(*numbered(3), at=now - 100.0)
         scene.put(*numbered(3, start=3), at=now - 50.4)
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now - 51)) + "+00:00"
@@ -385,8 +385,25 @@ async def test_starts_at_a_time_and_at_the_latest() -> None:
             scene.put(b"new")
             await follower.read_until(1)
             assert follower.everything() == [b"new"]
-            half = position_at_time(int((now - 50.4) * 1000) + 1)
-            assert await whole_range(source, split, half, follower.at[split]) == [b"new"]
+            behind = position_at_time(now * 1000 - 50_399)
+            assert await whole_range(source, split, behind, follower.at[split]) == [b"new"]
+
+
+@BOTH
+@pytest.mark.parametrize("records", [3, 10_000])
+async def test_a_time_is_exact_to_the_millisecond(retrieval: Retrieval, records: int) -> None:
+    """Though whole seconds are asked for, and what came earlier in that second is more than one answer."""
+    async with open_scene(Limits(answer_records=records, resubscribe_s=0.0).unthrottled()) as scene:
+        second = int(time.time()) - 100
+        for number in range(20):
+            scene.put(b"%d" % number, at=second + number / 1000)
+        for first in (1, 13):
+            place = position_at_time(second * 1000 + first)
+            async with scene.source(retrieval=retrieval) as source:
+                split = await only_split(scene, follower := Follower(source, {n: place for n in await source.splits()}))
+                await follower.read_until(20 - first)
+                assert follower.everything() == numbered(20 - first, start=first)
+                assert await whole_range(source, split, place, follower.at[split]) == numbered(20 - first, start=first)
 
 
 async def _ends(scene: Scene) -> dict[Split, Position]:

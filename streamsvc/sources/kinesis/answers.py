@@ -60,6 +60,10 @@ class Answer(msgspec.Struct, rename="pascal"):
     def at_tip(self) -> bool:
         return self.millis_behind_latest == 0
 
+    def record_bytes(self) -> int:
+        """As the shard counts them, but for partition keys."""
+        return sum(len(record.data) for record in self.records)
+
 
 _DECODER = msgspec.json.Decoder(Answer)
 

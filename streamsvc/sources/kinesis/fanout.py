@@ -19,6 +19,7 @@ from streamsvc.errors import SourceRefused, SourceUnavailable
 from streamsvc.sources.kinesis import failures
 from streamsvc.sources.kinesis.answers import PRELUDE_BYTES, Answer, message_bytes, parse, raw, read_message
 from streamsvc.sources.kinesis.consumer import Consumer
+from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.health import Health
 from streamsvc.sources.kinesis.polling import TEXT_AND_RECORDS, Polling
 from streamsvc.sources.kinesis.retrieval import Answered, Backoff, Reading
@@ -34,11 +35,12 @@ _LOG = logging.getLogger("streamsvc.kinesis")
 class FanOut:
     """Implements ``Retrieval``. Where it may not, it polls, and says so."""
 
-    def __init__(self, stream: Stream, consumer: Consumer, polling: Polling, health: Health) -> None:
+    def __init__(self, stream: Stream, consumer: Consumer, polling: Polling, health: Health, counts: Counts) -> None:
         self._stream = stream
         self._consumer = consumer
         self._polling = polling
         self._health = health
+        self._counts = counts
         self.refused: SourceRefused | None = None
 
     async def answers(self, reading: Reading) -> AsyncGenerator[Answered, None]:
@@ -75,7 +77,9 @@ class FanOut:
                 headers, payload = read_message(message)
                 kind = headers.get(":message-type")
                 if kind == "event" and headers.get(":event-type") == "SubscribeToShardEvent":
-                    yield await parse(payload)
+                    answer = await parse(payload)
+                    self._counts.pushed(len(answer.records), answer.record_bytes())
+                    yield answer
                 elif kind != "event":
                     code = headers.get(":exception-type") or headers.get(":error-code") or "Unknown"
                     raise failures.of_event(code, payload.decode(errors="replace")[:500], **where)
@@ -87,12 +91,18 @@ class FanOut:
             response.close()
 
     async def _subscribe(self, reading: Reading, subscribed: _Subscribed) -> Any:
-        answer = await self._stream.call(
-            "SubscribeToShard",
-            ConsumerARN=await self._consumer.arn(),
-            ShardId=parse_split(reading.split).shard,
-            StartingPosition=subscribed.start(reading),
-        )
+        consumer = await self._consumer.arn()
+        try:
+            answer = await self._stream.call(
+                "SubscribeToShard",
+                ConsumerARN=consumer,
+                ShardId=parse_split(reading.split).shard,
+                StartingPosition=subscribed.start(reading),
+            )
+        except (SourceUnavailable, SourceRefused):
+            self._counts.subscribed(succeeds=False)
+            raise
+        self._counts.subscribed(succeeds=True)
         subscribed.at = time.monotonic()
         return raw(answer)
 

@@ -13,6 +13,7 @@ from streamsvc.core.kinesis_positions import END, SHARD_END, KclCheckpoint, kcl_
 from streamsvc.core.shards import ShardGraph, ShardId, ShardInfo, shard_from_parent
 from streamsvc.errors import Retryable
 from streamsvc.records import Position, Split
+from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.health import Health
 from streamsvc.sources.kinesis.lease_keeper import Asked, Gained, LeaseEvent, Leases, Lost
 from streamsvc.sources.kinesis.retrieval import Backoff
@@ -81,13 +82,20 @@ class Ownership:
     """All calls come from the event loop. ``run`` raises what is ``Fatal``; it consumes the events of the leases."""
 
     def __init__(
-        self, shards: Shards, leases: Leases, reader: Stops, health: Health, on_gone: Callable[[ShardId], None]
+        self,
+        shards: Shards,
+        leases: Leases,
+        reader: Stops,
+        health: Health,
+        counts: Counts,
+        on_gone: Callable[[ShardId], None],
     ) -> None:
         self.events: asyncio.Queue[SplitEvent | BaseException] = asyncio.Queue()
         self._shards = shards
         self._leases = leases
         self._reader = reader
         self._health = health
+        self._counts = counts
         self._on_gone = on_gone
         self._owned: set[Split] = set()
         self._look = asyncio.Event()
@@ -120,12 +128,15 @@ class Ownership:
         for split in ended:
             self._on_gone(parse_split(split).shard)
         if ended:
+            self._reader.stop(ended)
+            self._counts.leases(held=len(self._owned))
             self.events.put_nowait(Revoked(ended, 0.0))
 
     def release(self, splits: Iterable[Split]) -> None:
         leaving = [split for split in splits if split in self._owned]
         self._reader.stop(leaving)
         self._owned.difference_update(leaving)
+        self._counts.leases(held=len(self._owned))
         self._leases.give([parse_split(split).shard for split in leaving])
 
     async def _follow_leases(self) -> None:
@@ -149,12 +160,14 @@ class Ownership:
             self._leases.checkpoint(dict.fromkeys(unknown, KclCheckpoint(SHARD_END)))
         splits = tuple(sorted(map(self._shards.split, shards - unknown)))
         self._owned.update(splits)
+        self._counts.leases(held=len(self._owned), taken=len(splits))
         if splits:
             self.events.put_nowait(Assigned(splits))
 
     def _lose(self, event: Lost) -> None:
         splits = self._named(event)
         self._owned.difference_update(splits)
+        self._counts.leases(held=len(self._owned), lost=len(splits))
         self._reader.stop(splits)
         if splits:
             self.events.put_nowait(Revoked(splits, 0.0))

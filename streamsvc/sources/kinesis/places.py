@@ -117,7 +117,7 @@ class Places:
                 self._paces.refused(shard)
                 await backoff.wait()
                 continue
-            pace.answered(sum(len(record.data) for record in answer.records), at_tip=False)
+            pace.answered(answer.record_bytes(), at_tip=False)
             yield answer
             iterator = answer.next_shard_iterator
             if answer.ended or answer.at_tip:

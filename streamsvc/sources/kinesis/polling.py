@@ -12,6 +12,7 @@ from streamsvc.core.shards import ShardId
 from streamsvc.errors import SourceRefused, SourceUnavailable
 from streamsvc.sources.kinesis import failures
 from streamsvc.sources.kinesis.answers import Answer
+from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.health import Health
 from streamsvc.sources.kinesis.pacing import BYTES_PER_S, Pace
 from streamsvc.sources.kinesis.retrieval import Answered, Backoff, Reading
@@ -51,10 +52,11 @@ class Paces:
 class Polling:
     """Implements ``Retrieval``."""
 
-    def __init__(self, stream: Stream, paces: Paces, health: Health) -> None:
+    def __init__(self, stream: Stream, paces: Paces, health: Health, counts: Counts) -> None:
         self._stream = stream
         self._paces = paces
         self._health = health
+        self._counts = counts
 
     async def answers(self, reading: Reading) -> AsyncGenerator[Answered, None]:
         shard, backoff, last = parse_split(reading.split).shard, Backoff(reading.split), _Last()
@@ -86,8 +88,15 @@ class Polling:
     async def _ask(self, reading: Reading, iterator: str, last: _Last) -> Answer:
         pace = await self._paces.turn(parse_split(reading.split).shard)
         await reading.reservation.take(TEXT_AND_RECORDS * last.next_bytes(time.monotonic()))
-        answer, nbytes = await self._stream.records(iterator)
-        pace.answered(sum(len(record.data) for record in answer.records), at_tip=answer.at_tip)
+        began = time.monotonic()
+        try:
+            answer, nbytes = await self._stream.records(iterator)
+        except (SourceUnavailable, SourceRefused):
+            self._counts.failed()
+            raise
+        record_bytes = answer.record_bytes()
+        self._counts.answered(len(answer.records), record_bytes, time.monotonic() - began)
+        pace.answered(record_bytes, at_tip=answer.at_tip)
         last.take(nbytes, time.monotonic(), at_tip=answer.at_tip)
         return answer
 

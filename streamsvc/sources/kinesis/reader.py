@@ -65,6 +65,10 @@ class Listener(Protocol):
         """Of aggregates, by name."""
         ...
 
+    def behind(self, split: Split, milliseconds: int | None) -> None:
+        """How far, by the last answer; ``None``: it is read no longer."""
+        ...
+
     def trimmed(self, split: Split) -> None:
         """The record to go on behind is gone: retention has passed it."""
         ...
@@ -142,7 +146,8 @@ class Reader:
         """Hand out nothing more of these."""
         leaving = set(splits)
         for split in leaving:
-            self._tips.pop(split, None)
+            if self._tips.pop(split, None) is not None:
+                self._listener.behind(split, None)
             task = self._tasks.pop(split, None)
             if task is not None and not task.done():
                 task.cancel()
@@ -216,11 +221,15 @@ class Reader:
             return True
         if answer.ended:
             self._hand_out(cursor, moved(cursor.split, cursor.position, END))
-            self._tips[cursor.split] = Tip(END, 0)
+            self._see(cursor.split, Tip(END, 0))
             self._listener.ended(cursor.split, answer.child_shards)
             return True
-        self._tips[cursor.split] = Tip(cursor.position, answer.millis_behind_latest or 0)
+        self._see(cursor.split, Tip(cursor.position, answer.millis_behind_latest or 0))
         return False
+
+    def _see(self, split: Split, tip: Tip) -> None:
+        self._tips[split] = tip
+        self._listener.behind(split, tip.milliseconds)
 
     def _hand_out(self, cursor: _Cursor, batch: Batch) -> None:
         to = batch.spans[0].to

@@ -86,14 +86,16 @@ class KinesisSource:
             await stack.enter_async_context(self._clients)
             self._stream = Stream(self._options, await self._clients.get("kinesis"))
             self._paces = Paces(self._counts.throttled)
-            self._polling = Polling(self._stream, self._paces, self._health)
+            self._polling = Polling(self._stream, self._paces, self._health, self._counts)
             self._places = places.Places(self._stream, self._paces, self._options.kpl)
             self._shards = Shards(self._stream)
             self._leases = await self._make_leases()
             self._reader = await stack.enter_async_context(
                 self._make_reader(self._retrieval(), self._queue_bytes, self)
             )
-            self._ownership = Ownership(self._shards, self._leases, self._reader, self._health, self._paces.forget)
+            self._ownership = Ownership(
+                self._shards, self._leases, self._reader, self._health, self._counts, self._paces.forget
+            )
             stack.push_async_callback(self._end_tasks)
             self._spawn(self._run())
             self._stack = stack.pop_all()
@@ -228,6 +230,9 @@ class KinesisSource:
     def met(self, counts: Counter[str]) -> None:
         self._counts.met(counts)
 
+    def behind(self, split: Split, milliseconds: int | None) -> None:
+        self._counts.behind(split, milliseconds)
+
     def trimmed(self, split: Split) -> None:
         self._counts.trimmed()
 
@@ -244,7 +249,7 @@ class KinesisSource:
         if self._options.retrieval == "polling" or not self._joins:
             return self._polling
         consumer = Consumer(self._stream, self._options.consumer_name or self._application)
-        return FanOut(self._stream, consumer, self._polling, self._health)
+        return FanOut(self._stream, consumer, self._polling, self._health, self._counts)
 
     def _make_reader(self, retrieval: Retrieval, queue_bytes: int, listener: Any) -> Reader:
         return Reader(
@@ -346,6 +351,8 @@ class _InRange:
     def ended(self, split: Split, children: list[dict[str, Any]] | None) -> None: ...
 
     def met(self, counts: Counter[str]) -> None: ...
+
+    def behind(self, split: Split, milliseconds: int | None) -> None: ...
 
     def trimmed(self, split: Split) -> None:
         self._counts.trimmed()
