@@ -1,0 +1,98 @@
+"""What people see of open windows is what is committed of them, by whichever worker, and no more than fits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from streamsvc.ops.health import WindowsStatus
+from streamsvc.runtime import live_windows
+from streamsvc.runtime.live_windows import LiveWindows
+from tests.property.test_windowed_pipeline import DISORDER, LATENESS, WINDOWS, World, settle
+from tests.property.windowed_lines import Pair, recipe_of, reference
+
+
+def live(world: World) -> LiveWindows:
+    window = recipe_of(world.store("lake"), WINDOWS, disorder=DISORDER, lateness=LATENESS).window
+    assert window is not None
+    assert window.results is not None
+    return LiveWindows(world.worker().log, WINDOWS, window.results)
+
+
+def shown(status: WindowsStatus) -> Counter[Pair]:
+    found: Counter[Pair] = Counter()
+    for window in status["windows"]:
+        start = datetime.fromisoformat(window["window_start"]) - datetime(1970, 1, 1, tzinfo=UTC)
+        found.update({(row["line"], start.microseconds): row["lines"] for row in window["rows"]})
+    return found
+
+
+async def commit(world: World) -> None:
+    """What is there, without closing what stays open."""
+    async with asyncio.timeout(60):
+        await world.worker(until_end=True).run()
+
+
+async def test_open_windows_are_as_they_are_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_windows, "ROWS_SHOWN", 10_000)
+    world = World(1)
+    looking = live(world)
+    log = world.worker().log
+    for step in range(4):
+        world.produce(130)
+        await commit(world)
+        if step == 2:
+            await log.checkpoint()
+            await log.gc()
+        view = await log.view()
+        await looking.refresh(view)
+        assert looking.status is not None
+        in_time, _ = reference(world.produced, WINDOWS, DISORDER, LATENESS)
+        opened = Counter({pair: n for pair, n in in_time.items() if pair[1] in view.open_windows})
+        assert opened
+        assert shown(looking.status) == opened
+        assert looking.status["open"] == len(view.open_windows)
+        assert looking.status["groups"] == len(opened)
+    await settle(world)
+    await looking.refresh(await log.view())
+    assert looking.status is not None
+    assert (looking.status["open"], looking.status["windows"]) == (0, [])
+
+
+async def test_what_is_shown_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(2)
+    for at in range(900, 1_000):
+        world.put("a", at)
+    await commit(world)
+    view = await world.worker().log.view()
+    looking = live(world)
+    await looking.refresh(view)
+    assert looking.status is not None
+    [window] = looking.status["windows"]
+    assert (window["groups"], len(window["rows"]), window["rows_left_out"]) == (100, 50, 50)
+    monkeypatch.setattr(live_windows, "MAX_GROUPS", 99)
+    looking = live(world)
+    await looking.refresh(view)
+    assert looking.status is not None
+    assert (looking.status["groups"], looking.status["windows"]) == (100, [])
+
+
+async def test_a_pipeline_says_what_is_open() -> None:
+    world = World(3)
+    for split in ("a", "b", "c"):
+        world.put(split, 50)
+    worker = world.worker()
+    task = asyncio.create_task(worker.run())
+    status: Any = None
+    async with asyncio.timeout(30):
+        while status is None or status["groups"] < 3:
+            await asyncio.sleep(0.01)
+            status = worker.pipeline.open_windows()
+    task.cancel()
+    await asyncio.wait([task])
+    assert shown(status) == {("a0", 0): 1, ("b0", 0): 1, ("c0", 0): 1}
+    assert status["provisional"] is True
