@@ -400,7 +400,9 @@ async def test_a_time_is_exact_to_the_millisecond(retrieval: Retrieval, records:
         for first in (1, 13):
             place = position_at_time(second * 1000 + first)
             async with scene.source(retrieval=retrieval) as source:
-                split = await only_split(scene, follower := Follower(source, {n: place for n in await source.splits()}))
+                split = await only_split(
+                    scene, follower := Follower(source, dict.fromkeys(await source.splits(), place))
+                )
                 await follower.read_until(20 - first)
                 assert follower.everything() == numbered(20 - first, start=first)
                 assert await whole_range(source, split, place, follower.at[split]) == numbered(20 - first, start=first)

@@ -49,6 +49,7 @@ class Piece:
 class Wanted:
     """Where an answer begins and what is wanted of it.
 
+    first: of a time, what comes is left out until a record has arrived that late; only then is the place a record's
     fresh: it is the first since ``first`` was asked for, so it may hold records from before
     end:   records behind it are left out
     """
@@ -76,6 +77,8 @@ def piece_of(records: Sequence[Record], wanted: Wanted, kpl: Kpl) -> Piece:
     if wanted.end is not None and is_whole:
         stop = pc.sum(pc.less(offsets, wanted.end)).as_py() or 0
         to = wanted.end
+    elif start == stop and isinstance(parse_position(wanted.first), FromTime):
+        to = wanted.first  # what follows may be too early as well
     start, length = min(start, stop), max(0, stop - start)
     span = Span(wanted.split, length, wanted.first, to)
     return Piece(
@@ -90,10 +93,8 @@ def piece_of(records: Sequence[Record], wanted: Wanted, kpl: Kpl) -> Piece:
 
 def _start(records: Sequence[Record], counts: Sequence[int], wanted: Wanted) -> tuple[int, bool]:
     """How many user records to leave out, and whether the record is missing that was asked for."""
-    if not wanted.fresh:
-        return 0, False
     match parse_position(wanted.first):
-        case FromRecord(sequence, sub):
+        case FromRecord(sequence, sub) if wanted.fresh:
             is_there = records[0].sequence_number == sequence
             return min(sub, counts[0]) if is_there else 0, not is_there
         case FromTime(ms):

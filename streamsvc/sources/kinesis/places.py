@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from streamsvc.core.kinesis_positions import (
     position_of_checkpoint,
 )
 from streamsvc.core.kpl import EVERYTHING, deaggregate
-from streamsvc.core.shards import ShardId, ShardInfo
+from streamsvc.core.shards import ShardId, ShardInfo, ancestors
 from streamsvc.errors import PositionLost, SourceRefused, SourceUnavailable
 from streamsvc.records import Position, Split
 from streamsvc.sources.kinesis import failures
@@ -141,7 +141,7 @@ def left_by_kcl(
 
     A shard without a row was finished, and its row deleted, if a descendant has a row; else it was never begun. now:
     seconds since the epoch. Raises ``SourceRefused`` for rows that say only that the KCL began at a time."""
-    begun = _ancestors({info.shard: info for info in splits.values()}, rows)
+    begun = ancestors({info.shard: info for info in splits.values()}, rows)
     found: dict[Split, Position] = {}
     for split, info in splits.items():
         row = rows.get(info.shard)
@@ -155,17 +155,6 @@ def left_by_kcl(
             )
         else:
             found[split] = position_of_checkpoint(row) or position_at_time(int(now * 1000))
-    return found
-
-
-def _ancestors(shards: Mapping[ShardId, ShardInfo], of: Iterable[ShardId]) -> set[ShardId]:
-    found: set[ShardId] = set()
-    waiting = list(of)
-    while waiting:
-        info = shards.get(waiting.pop())
-        new = (info.parents if info else frozenset()) - found
-        found |= new
-        waiting += new
     return found
 
 

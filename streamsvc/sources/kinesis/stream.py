@@ -124,8 +124,10 @@ class Stream:
 
 
 def start_of(position: Position) -> tuple[str, str | None, datetime | None]:
-    """Type, sequence number and time of a shard iterator. botocore sends whole seconds: what came earlier in the second
-    is to be left out by who reads."""
+    """Type, sequence number and time of a shard iterator.
+
+    Whole seconds are asked for, and what came earlier in the second is left out by who reads: how botocore sends
+    fractions has changed with its versions (``serialize.py``: the precisions "default" and "legacy")."""
     match parse_position(position):
         case FromBeginning():
             return "TRIM_HORIZON", None, None

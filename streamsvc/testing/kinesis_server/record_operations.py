@@ -109,7 +109,8 @@ def get_records(account: Account, request: requests.GetRecords, *, empty: bool =
         raise not_found(f"Stream {name} of this iterator not found.")
     shard = stream.shard(shard_id, now)
     _meter_read(stream, shard, now)
-    answer = Answer([], place, 0) if empty else shard.read(place, request.limit, account.limits.answer_bytes)
+    most = min(request.limit, account.limits.answer_records)
+    answer = Answer([], place, 0) if empty else shard.read(place, most, account.limits.answer_bytes)
     shard.meters.read_bytes.spend(answer.nbytes)
     ended = shard.closed is not None and answer.next >= shard.end and not empty
     if ended and answer.pieces and not account.limits.ends_with_records:
