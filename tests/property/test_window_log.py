@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import islice, product
 
 import pytest
 
@@ -15,16 +17,14 @@ from streamsvc.core.segments import (
     Outcome,
     Plan,
     Range,
-    partials_key,
-    segment_of,
 )
 from streamsvc.core.windows.control import Entry, View, control_key
-from streamsvc.errors import LogCorrupt
+from streamsvc.errors import LogCorrupt, WindowsChanged
 from streamsvc.log.segment_log import Finish
 from streamsvc.log.window_log import WindowLog
 from streamsvc.records import Partials, Split, Window
 from tests.property.log_world import Violation
-from tests.property.window_world import Rules, run_schedule
+from tests.property.window_world import Rules, run_duel, run_schedule, still_world
 
 
 class JoinAtTheEnd(WindowLog):
@@ -171,34 +171,17 @@ class JoinFromTheStart(WindowLog):
         return view
 
 
-class EarlyGc(WindowLog):
-    """Partials are deleted once a checkpoint is past one of their splits."""
-
-    async def gc(self) -> object:  # type: ignore[override]
-        newest = await self.newest()
-        for segment in [segment_of(key) for key in await self._store.keys("plans/")]:
-            plan = await self._plan(segment)
-            if plan and any(
-                newest.cursors.get(split, wanted.cursor) > wanted.cursor for split, wanted in plan.ranges.items()
-            ):
-                await self._store.delete([partials_key(segment)])
-        return await super().gc()
-
-
 RULES = {
     "a split joins at the end plus the lateness of what is closed": Rules(JoinAtTheEnd),
     "a split joins at what is closed": Rules(JoinFromTheStart),
     "a split joins before its first claim": Rules(JoinLate),
-    "a closing merges what lies below with any of its splits": Rules(MergeWhole),
     "partials are kept until there are results": Rules(ForgetClosed),
     "an entry below a checkpoint is void": Rules(NoLook),
-    "the plan names the lift": Rules(RecomputeLift),
     "who loses the number decides again": Rules(Insist),
     "who loses the number closes again": Rules(InsistOnClosing),
     "a checkpoint names what straddles it": Rules(ForgetStraddling),
     "a checkpoint keeps what the one before it held": Rules(ForgetFolded),
     "who writes results has read what was closed": Rules(NotCovered),
-    "partials live until their segment is folded": Rules(EarlyGc),
     "passed is at the end plus the lateness": Rules(late_is_beyond=True),
     "all workers have one lateness": Rules(second_lateness=True),
 }
@@ -214,7 +197,7 @@ def _named(seed: int) -> Iterator[None]:
 
 
 def test_every_row_is_in_its_window_or_late() -> None:
-    for seed in range(250):
+    for seed in range(120):
         with _named(seed):
             run_schedule(seed)
 
@@ -222,19 +205,84 @@ def test_every_row_is_in_its_window_or_late() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(3_600)
 def test_every_row_is_in_its_window_or_late_in_many_more_schedules() -> None:
-    for seed in range(250, 20_000):
+    for seed in range(120, 20_000):
         with _named(seed):
             run_schedule(seed)
 
 
+def test_two_workers_take_turns_while_a_split_appears() -> None:
+    for run in islice(_duels(Rules()), 0, None, 3):
+        run()
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_dropped_rule_is_noticed(rule: str) -> None:
-    assert any(_is_violated(seed, RULES[rule]) for seed in range(1_500))
+    assert any(_is_violated(runs) for runs in _runs(RULES[rule]))
 
 
-def _is_violated(seed: int, rules: Rules) -> bool:
+def _runs(rules: Rules) -> Iterator[Callable[[], object]]:
+    """Duels and schedules by turns: which of them notices is not the same for all rules."""
+    duels = _duels(rules)
+    for seed in range(1_000):
+        yield partial(run_schedule, seed, rules)
+        yield from islice(duels, 3)
+
+
+def _duels(rules: Rules) -> Iterator[Callable[[], object]]:
+    for steps in product(range(5, 100, 2), [50, 100, 400]):
+        for joins_first, folds in product([False, True], repeat=2):
+            yield partial(run_duel, rules, steps, joins_first=joins_first, folds=folds)
+
+
+def _is_violated(run: Callable[[], object]) -> bool:
     try:
-        run_schedule(seed, rules)
-    except (Violation, LogCorrupt):
+        run()
+    except (Violation, LogCorrupt, WindowsChanged):
         return True
     return False
+
+
+# Two that are rare
+
+
+def _close_in_the_middle_of_a_segment(rules: Rules, steps: int, seed: int) -> None:
+    """A closing sees a segment at one of its splits, and not yet at the other."""
+    with still_world(rules, {"a": [1, 2, 5, 40], "b": [30, 31]}, seed) as world:
+        assert world.scheduler.run_alone(world.lander({"a": 1, "b": 1}, {"a": 2}), 200)
+        closing = world.bystander()
+        world.scheduler.run_alone(closing, steps)
+        assert world.scheduler.run_alone(world.lander({"a": 4, "b": 2}), 300)
+        world.scheduler.run_alone(closing, 300)
+        world.finish_all()
+        world.check()
+
+
+def test_a_closing_takes_in_whole_segments() -> None:
+    for steps, seed in product(range(8, 30), range(3)):
+        _close_in_the_middle_of_a_segment(Rules(), steps, seed)
+
+
+def test_a_segment_that_is_cut_in_two_is_noticed() -> None:
+    cuts = product(range(8, 30), range(5))
+    broken = Rules(MergeWhole)
+    assert any(_is_violated(partial(_close_in_the_middle_of_a_segment, broken, steps, seed)) for steps, seed in cuts)
+
+
+def _finish_a_lift(rules: Rules) -> None:
+    """A worker sleeps while another finishes its segment, and goes on by its plan."""
+    with still_world(rules, {"a": [20, 50], "b": [25]}) as world:
+        assert world.scheduler.run_alone(world.lander({"a": 1}), 200)
+        sleeper = world.lander({"b": 0}, {"b": 1}, lift=20)
+        while sum(key.startswith("log/") for key in world.objects) < 2:
+            world.scheduler.step(sleeper)
+        assert world.scheduler.run_alone(world.lander({"a": 2}), 300)
+        assert world.scheduler.run_alone(world.bystander("b"), 300)
+        assert world.scheduler.run_alone(sleeper, 300)
+        world.finish_all()
+        world.check()
+
+
+def test_a_lift_is_what_its_plan_says() -> None:
+    _finish_a_lift(Rules())
+    with pytest.raises(Violation, match="missing"):
+        _finish_a_lift(Rules(RecomputeLift))

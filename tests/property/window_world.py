@@ -238,7 +238,7 @@ class WindowWorld:
 
     def worker(self, mine: list[Split], dice: Random, *, until_end: bool = False) -> Actor:
         """Reads, lands, lifts and closes; at the end, if it is to come to one, closes what is open."""
-        lateness = self.lateness + (10 * dice.randint(0, 1) if self.rules.second_lateness else 0)
+        lateness = self.lateness + (10 if self.rules.second_lateness and "n" in mine else 0)
 
         async def run(actor: Actor) -> None:
             log = self.log(actor)
@@ -304,11 +304,50 @@ class WindowWorld:
         plan = await log.plan(self.name(), ranges, config="", decode_version=lateness, windows=sorted(windows))
         outcome = await log.land(plan, self.writer(actor, log, plan))
         if outcome.committed:
-            for split, cursor in outcome.next.items():
-                places[split] = Place(cursor, outcome.watermarks[split].us)
+            places |= _behind(plan)
         else:
             places |= await take_over(log, self, sorted(places), self.finisher(actor, log))
         return True
+
+    def lander(self, *segments: Mapping[Split, int], lift: int | None = None) -> Actor:
+        """Lands these segments, from where each split stands to such a row; where that is no move, it is lifted."""
+
+        async def run(actor: Actor) -> None:
+            log = self.log(actor)
+            await log.begin(self.first_positions)
+            await log.begin_windows("windows")
+            splits = sorted({split for segment in segments for split in segment})
+            places = await take_over(log, self, splits, self.finisher(actor, log))
+            for segment in segments:
+                ranges: dict[Split, Range] = {}
+                windows: set[int] = set()
+                for split, to in segment.items():
+                    moves = at(to) > places[split].cursor.position
+                    wanted = self.plan_range(places[split], to, None if moves else lift)
+                    in_time, _, reached = self.fold(split, wanted, self.lateness)
+                    ranges[split] = replace(wanted, reached=reached if moves else lift)
+                    windows.update(start for _, _, start in in_time)
+                plan = await log.plan(
+                    self.name(), ranges, config="", decode_version=self.lateness, windows=sorted(windows)
+                )
+                outcome = await log.land(plan, self.writer(actor, log, plan))
+                if not outcome.committed:
+                    return
+                places |= _behind(plan)
+
+        return self.scheduler.start(f"lander {self.name()}", run)
+
+    def bystander(self, *splits: Split) -> Actor:
+        """Owns nothing: finishes what is undecided of these splits, and closes windows."""
+
+        async def run(actor: Actor) -> None:
+            log = self.log(actor)
+            closer = self.closer(actor, log, self.lateness, helps=True)
+            await log.recover_all(splits, self.finisher(actor, log))
+            while await self._close(closer):
+                pass
+
+        return self.scheduler.start(f"bystander {self.name()}", run)
 
     def folder(self) -> Actor:
         async def run(actor: Actor) -> None:
@@ -378,6 +417,56 @@ class WindowWorld:
             for split, (first, to) in outcome.lost.items()
             for row in range(int(first), int(to))
         }
+
+
+def _behind(plan: Plan) -> dict[Split, Place]:
+    """Where its worker goes on once the plan is committed: by the plan, as a pipeline does."""
+    return {
+        split: Place(wanted.next, NEVER if wanted.reached is None else wanted.reached)
+        for split, wanted in plan.ranges.items()
+    }
+
+
+@contextmanager
+def still_world(rules: Rules, times: Mapping[Split, Sequence[int]], seed: int = 0) -> Iterator[WindowWorld]:
+    """Without faults, lateness or disorder; windows of ten."""
+    with Scheduler(seed, faults=0.0, late=0.0) as scheduler:
+        world = WindowWorld(scheduler, rules)
+        world.lateness, world.disorder, world.windows = 0, 0, FixedWindows(SIZE, SIZE)
+        streams = world.streams = Streams(Random(0), 0)
+        streams.times = {split: list(own) for split, own in times.items()}
+        streams.family, streams.first, streams.unborn = {}, sorted(times), set()
+        streams.visible = dict.fromkeys(times, 0)
+        yield world
+
+
+def run_duel(rules: Rules, steps: tuple[int, int], *, joins_first: bool, folds: bool) -> WindowWorld:
+    """Two workers take turns while a split appears: one reads what was there from the start and closes windows, the
+    other what is new. One does so many steps, then the other, perhaps a folder too; then the first goes on."""
+    times = {"a": [1, 12, 30, 55], "b": [3, 35, 13, 31, 57], "n": [5, 4, 14, 36, 15]}
+    with still_world(rules, times, sum(steps)) as world:
+        scheduler, streams = world.scheduler, world.streams
+        world.lateness = 10
+        streams.first, streams.unborn = ["a", "b"], {"n"}
+        streams.visible = {split: len(own) for split, own in times.items()}
+        dice = Random(sum(steps))
+        old = world.worker(["a", "b"], dice)
+        while not any(key.startswith("log/") for key in world.objects):
+            scheduler.step(old)
+        new = world.worker(["n"], dice)
+        first, second = (new, old) if joins_first else (old, new)
+        if joins_first:
+            streams.unborn = set()
+        scheduler.run_alone(first, steps[0])
+        streams.unborn = set()
+        scheduler.run_alone(second, steps[1])
+        if folds:
+            scheduler.run_alone(world.folder(), 100)
+        for actor in (first, second):
+            scheduler.run_alone(actor, 150)
+        world.finish_all()
+        world.check()
+        return world
 
 
 def run_schedule(seed: int, rules: Rules | None = None) -> WindowWorld:
