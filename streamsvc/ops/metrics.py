@@ -125,6 +125,21 @@ class Metrics:
             "Segments that another worker began and this one decided.",
             "pipeline",
         )
+        self.late_rows = self._counter(
+            "late_rows_total", "rows", "Rows that came too late for a window, once for each window.", "pipeline"
+        )
+        self.rows_ahead = self._counter(
+            "rows_ahead_total",
+            "rows",
+            "Rows too far ahead of their arrival to move the watermark (`max_ahead`): somebody's clock is wrong.",
+            "pipeline",
+        )
+        self.windows_finished = self._counter(
+            "windows_finished_total", "windows", "Windows whose results this worker has written.", "pipeline"
+        )
+        self.window_faults = self._counter(
+            "window_faults_total", "groups", "Groups of finished windows that have no result.", "pipeline"
+        )
         self.cuts = self._counter("cuts_total", "segments", "Segments closed, by why.", "pipeline", "reason")
         self.landing_seconds = self._histogram(
             "landing_seconds", "seconds", "From cutting a segment to its outcome.", LANDING_SECONDS, "pipeline"

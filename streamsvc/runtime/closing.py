@@ -39,6 +39,7 @@ class Closer:
         sink: ResultSink,
         *,
         landing_s: float,
+        on_result: Callable[[Result], None] = lambda _: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._log = log
@@ -47,6 +48,7 @@ class Closer:
         self._finish = finish
         self._sink = sink
         self._landing_s = landing_s
+        self._on_result = on_result
         self._clock = clock
         self._closed_here: set[Window] = set()
         self._owed_since: dict[Window, float] = {}
@@ -128,5 +130,7 @@ class Closer:
         for window in closing.windows:
             finished = await self._finish(partials, window)
             objects = await self._sink.publish(window, finished)
-            await self._log.save_result(Result(window, finished.rows.num_rows, objects, list(finished.faults)))
+            result = Result(window, finished.rows.num_rows, objects, list(finished.faults))
+            await self._log.save_result(result)
+            self._on_result(result)
         return True

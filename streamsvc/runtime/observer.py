@@ -12,6 +12,8 @@ import structlog
 
 from streamsvc.contracts import Lag
 from streamsvc.core.segments import Outcome, Plan
+from streamsvc.core.windows.assignment import window_name
+from streamsvc.core.windows.control import Result
 from streamsvc.errors import Retryable
 from streamsvc.ops.health import ObjectStatus
 from streamsvc.ops.metrics import Metrics
@@ -94,6 +96,8 @@ class Observer:
         rows = self._count_objects(outcome.objects)
         for why, count in tally.rejects.items():
             self._metrics.rejects.labels(self._pipeline, why).inc(count)
+        self._metrics.late_rows.labels(self._pipeline).inc(tally.late)
+        self._metrics.rows_ahead.labels(self._pipeline).inc(tally.ahead)
         self.rejects.update(tally.rejects)
         self.summary.records += tally.records
         self.summary.rows += rows
@@ -121,6 +125,15 @@ class Observer:
             self.last_objects.appendleft(ObjectStatus(url=item.url, rows=item.rows, nbytes=item.nbytes, kind=item.kind))
         return rows
 
+    def window_finished(self, result: Result) -> None:
+        """The results of a window are where they belong."""
+        self._metrics.windows_finished.labels(self._pipeline).inc()
+        self._metrics.window_faults.labels(self._pipeline).inc(len(result.faults))
+        window = window_name(result.window.start_us)
+        self._log.info("window finished", window=window, rows=result.rows, objects=len(result.objects))
+        for fault in result.faults:
+            self._log.warning("a group of a window has no result", window=window, fault=fault)
+
     def finishing(self, plan: Plan) -> None:
         """A segment of another worker is read and written again."""
         self._metrics.segments_finished.labels(self._pipeline).inc()
@@ -143,6 +156,13 @@ class Observer:
         """A call has failed and is made again; the part says by itself whether it is well."""
         self._metrics.retries.labels(self._pipeline, part).inc()
         self._log.warning(f"{part} does not answer", problem=error.what, hint="It is asked again for ever.")
+
+    def results_failed(self, error: Retryable | None) -> None:
+        """The sink of results does not answer; ``None``: it does again."""
+        if error is None:
+            self.part_mended("results")
+        else:
+            self.part_failed("results", str(error))
 
     def part_mended(self, part: str) -> None:
         if self.problems.pop(part, None) is not None:
