@@ -5,8 +5,9 @@ each part a few times, in turn; medians, as a table and as JSON under ``loadtest
 
 bare-combined, bare-json   a ``consume(20000)`` loop that looks at nothing
 combined, json             ``run --until-end`` -> Parquet zstd by date and response, in a local directory
-combined-2-workers         the same by two processes
-combined-s3                the same into an S3 server on this machine (only when asked for)
+windowed                   ``run --until-end --close-windows``: requests and bytes by response every five minutes
+combined-2-workers         combined by two processes
+combined-s3                combined into an S3 server on this machine (only when asked for)
 
 A record counts as done when its segment has a committed outcome. CPU-seconds are those of the whole process less
 those of a run over an empty topic. The broker, and the S3 server, use the same cores.
@@ -31,6 +32,7 @@ from loadtest import machine
 from loadtest.kafka_broker import KafkaBroker
 from loadtest.processes import REPOSITORY, Child
 from loadtest.stage import Stage, last_json, local_store, module, s3_store
+from loadtest.window_stage import WindowStage
 from streamsvc.testing.access_logs import Form
 
 RESULTS = REPOSITORY / "loadtest" / "results"
@@ -47,11 +49,13 @@ class Part:
     beside: str | None = None
     workers: int = 1
     s3: bool = False
+    windowed: bool = False
 
 
 PARTS = {
     "bare-combined": Part("combined"),
     "combined": Part("combined", "bare-combined"),
+    "windowed": Part("combined", "bare-combined", windowed=True),
     "combined-2-workers": Part("combined", "bare-combined", workers=2),
     "combined-s3": Part("combined", "bare-combined", s3=True),
     "bare-json": Part("json"),
@@ -85,7 +89,7 @@ class Bench:
         self._brokers = brokers
         self._records = records
         self._runs = 0
-        self._startup: dict[int, float] = {}
+        self._startup: dict[tuple[int, bool], float] = {}
 
     def fill(self, form: Form) -> None:
         """Produce the topic of a form, in a process of its own."""
@@ -104,15 +108,16 @@ class Bench:
         return Measured(**last_json(child.output))
 
     def _serve(self, part: Part) -> Measured:
-        if part.workers not in self._startup:
-            self._startup[part.workers] = self._run(part, "empty")["cpu_seconds"]
+        kind = (part.workers, part.windowed)
+        if kind not in self._startup:
+            self._startup[kind] = self._run(part, "empty")["cpu_seconds"]
         done = self._run(part, part.form)
         if done["records"] != self._records:
             raise RuntimeError(f"{done['records']} records were landed, {self._records} produced")
         return Measured(
             records=done["records"],
             seconds=done["last_outcome"] - done["first_read"],
-            cpu_seconds=done["cpu_seconds"] - self._startup[part.workers],
+            cpu_seconds=done["cpu_seconds"] - self._startup[kind],
             peak_rss_bytes=done["peak_rss_bytes"],
         )
 
@@ -121,8 +126,10 @@ class Bench:
         directory = self._directory / f"run-{self._runs}"
         directory.mkdir()
         with s3_store(directory) if part.s3 else local_store(directory) as store:
-            stage = Stage(directory, self._brokers, topic, store, part.form)
-            return stage.finish(stage.configuration("service", workers=part.workers), _WITHIN_S)
+            place: dict[str, Any] = {"directory": directory, "brokers": self._brokers, "topic": topic, "store": store}
+            stage = WindowStage(**place) if part.windowed else Stage(**place, form=part.form)
+            flags = ["--close-windows"] if part.windowed else []
+            return stage.finish(stage.configuration("service", workers=part.workers), _WITHIN_S, *flags)
 
 
 def table(medians: dict[str, Measured], calibration: float | None) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,17 +20,32 @@ import orjson
 import pyarrow as pa
 
 from streamsvc import config_file
+from streamsvc.app_sinks import (
+    UNLIMITED,
+    KeyedResults,
+    OpenStore,
+    built_window,
+    check_results,
+    keyed_results,
+    late_sink,
+    object_sink,
+    open_kinesis_writer,
+    refusing,
+    results_of,
+    window_recipe,
+)
 from streamsvc.config import Aws, Decode, JsonDecode, Pipeline, Rules, Service
 from streamsvc.config import ObjectSink as ObjectSinkOptions
 from streamsvc.config_sinks import KeyedSink
-from streamsvc.contracts import Inspectable, ObjectStore, Source, Transform
-from streamsvc.core.json_text import json_texts
+from streamsvc.contracts import Inspectable, ObjectStore, ResultSink, Source, Transform
 from streamsvc.decoders.build import InvalidDecode, needs_sample, with_sample
 from streamsvc.decoders.build import build as build_decoder
-from streamsvc.errors import ConfigError, Fatal, ForeignVersion, StoreRefused, StreamsvcError
+from streamsvc.errors import ConfigError, Fatal, ForeignVersion, StoreRefused
 from streamsvc.log.segment_log import SegmentLog
+from streamsvc.log.window_log import WindowLog
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import METADATA, Position, Problem, Split
+from streamsvc.runtime.destinations import Closings
 from streamsvc.runtime.finishing import Finisher
 from streamsvc.runtime.health import Watched, WorkerHealth
 from streamsvc.runtime.landing import Identity
@@ -42,24 +56,17 @@ from streamsvc.runtime.pipeline import Policy
 from streamsvc.runtime.replay import ReadRejects, Replay
 from streamsvc.runtime.sampling import sample, when_answered
 from streamsvc.runtime.segment import Recipe
+from streamsvc.runtime.window_recipe import WindowRecipe
 from streamsvc.runtime.worker import Worker
-from streamsvc.sinks.kafka.results import KafkaResults
 from streamsvc.sinks.kinesis.aggregating import AggregatingWriter
-from streamsvc.sinks.kinesis.results import KinesisResults
 from streamsvc.sinks.kinesis.writer import KinesisWriter
-from streamsvc.sinks.objects import ObjectSink
 from streamsvc.sinks.rejects import RejectObjects, read_rejects
+from streamsvc.sinks.retrying import RetryingResults
 from streamsvc.sources import build as sources
 from streamsvc.sources.build import Reader, first_position, member, onlooker
-from streamsvc.sources.kafka.clients import producer
-from streamsvc.sources.kinesis import failures
-from streamsvc.sources.kinesis.clients import Clients
 from streamsvc.stores.objects import open_store
 from streamsvc.stores.probe import probe
 from streamsvc.stores.retrying import RetryingStore, StoreHealth
-from streamsvc.transforms.aggregation.build import build_window
-from streamsvc.transforms.engine import noted
-from streamsvc.transforms.placement import Placement
 from streamsvc.transforms.sql import SqlTransform
 
 LANDING_S = 3.0
@@ -76,13 +83,6 @@ NEW_OBJECTS = 100_000
 INFERRED_KEY = "inferred-columns.json"
 SAMPLE_RECORDS = 10_000
 
-UNLIMITED = 2**31
-"""Partitions of a segment that is finished: its plan was cut to the limit already."""
-
-
-OpenStore: TypeAlias = Callable[[str, str], ObjectStore]
-"""Address and part (``state``, ``sink`` or ``rejects``) to a store."""
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
@@ -93,6 +93,7 @@ class WorkerSpec:
     until_end: bool
     slot: int
     slots: int
+    close_windows: bool = False
 
     def in_slot(self, slot: int) -> WorkerSpec:
         return replace(self, slot=slot)
@@ -164,8 +165,22 @@ def late_url(service: Service, name: str, pipeline: Pipeline) -> str:
     return late.path if late else f"{service.state.rstrip('/')}/late/{name}"
 
 
-def build_recipe(rules: Rules, stores: OpenStore, memory_bytes: int, *, max_partitions: int = UNLIMITED) -> Recipe:
-    """What one configuration, today's or a stored one, makes of records.
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """That the results of windows are wanted, too. ``keyed``: where they go, if not into objects."""
+
+    keyed: ResultSink | None = None
+
+
+def build_recipe(
+    rules: Rules,
+    stores: OpenStore,
+    memory_bytes: int,
+    *,
+    max_partitions: int = UNLIMITED,
+    keep: Keep | None = None,
+) -> Recipe:
+    """What one configuration, today's or a stored one, makes of records. ``keep``: of a pipeline that runs.
 
     Raises ``ConfigError`` with every problem that can be told; each begins with a path into the pipeline:
     ``transform.0.sql: ...``. What columns there are is not known behind a decoder or a step that is wrong."""
@@ -178,72 +193,23 @@ def build_recipe(rules: Rules, stores: OpenStore, memory_bytes: int, *, max_part
         schema = schema.append(pa.field(name, METADATA[name]))
     transforms: list[Transform] = []
     for number, step in enumerate(rules.transform):
-        with _refusing("transform", number, "sql"):
+        with refusing("transform", number, "sql"):
             transforms.append(SqlTransform(step.sql, schema))
         schema = transforms[-1].schema
-    if rules.window is not None:
-        with _refusing("window"):
-            built = build_window(rules.window, schema)
+    window: WindowRecipe | None = None
+    if rules.window is None:
+        assert rules.sink is not None, "rows go into objects"
+        options = rules.sink.model_copy(update={"max_partitions": max_partitions})
+        sink = object_sink(options, schema, stores(options.path, "sink"), memory_bytes // 8)
+    else:
+        built = built_window(rules, schema)
         transforms += built.steps
-        schema = built.aggregation.schema
-    if rules.sink is None:
-        _check_keyed(schema)
-    options = (rules.sink or ObjectSinkOptions(path=str(rules.late))).model_copy(
-        update={"max_partitions": max_partitions}
-    )
-    sink = _sink(options, schema, stores(options.path, "sink"), memory_bytes // 8)
-    return Recipe(
-        decoder, tuple(rules.include), tuple(transforms), sink, RejectObjects(stores(rules.rejects, "rejects"))
-    )
-
-
-def _sink(options: ObjectSinkOptions, schema: pa.Schema, store: ObjectStore, max_waiting_bytes: int) -> ObjectSink:
-    """Raises ``ConfigError``: what is wrong with the placement and, whether or not it is, with the files."""
-    try:
-        with _refusing("sink", "partition_by"):
-            place = Placement(options.partition_by, schema) if options.partition_by else None
-    except ConfigError as error:
-        unplaced = options.model_copy(update={"partition_by": {}})
-        raise ConfigError([*error.problems, *_problems(lambda: ObjectSink(store, unplaced, schema))]) from None
-    return ObjectSink(store, options, schema, place, max_waiting_bytes=max_waiting_bytes)
-
-
-def _check_keyed(schema: pa.Schema) -> None:
-    """Raises ``ConfigError``: results of these columns are no JSON."""
-    for field in schema:
-        try:
-            json_texts(pa.array([], field.type))
-        except pa.ArrowNotImplementedError:
-            raise ConfigError([f"sink: JSON has no place for {field.name}, of type {field.type}"]) from None
-
-
-def keyed_results(options: KeyedSink, aws: Aws) -> KafkaResults | KinesisResults:
-    """A sink for results of windows, and a context manager around its use. Connects when the first come."""
-    if options.kafka is not None:
-        kafka = options.kafka
-        new_producer = partial(producer, kafka, aws, logging.getLogger("streamsvc.kafka"))
-        return KafkaResults(new_producer, kafka.topic, kafka.brokers)
-    assert options.kinesis is not None
-    stream = options.kinesis.stream
-    return KinesisResults(partial(open_kinesis_writer, aws, stream), stream)
-
-
-def _problems(build: Callable[[], object]) -> list[str]:
-    try:
-        build()
-    except ConfigError as error:
-        return error.problems
-    return []
-
-
-@contextmanager
-def _refusing(*place: str | int) -> Iterator[None]:
-    """Problems of SQL as those of a configuration, each with its place."""
-    problems: list[str] = []
-    with noted(problems, *place):
-        yield
-    if problems:
-        raise ConfigError(problems)
+        check_results(rules, built.aggregation.schema, stores)
+        sink = late_sink(rules, schema, stores, memory_bytes // 8)
+        kept = None if keep is None else results_of(rules, built_window(rules, schema), stores, keep.keyed)
+        window = window_recipe(rules, built, kept)
+    rejects = RejectObjects(stores(rules.rejects, "rejects"))
+    return Recipe(decoder, tuple(rules.include), tuple(transforms), sink, rejects, window)
 
 
 def load(file: Path) -> Service:
@@ -422,39 +388,76 @@ def new_worker(service: Service, spec: WorkerSpec) -> tuple[Worker, WorkerHealth
     observers = {name: Observer(name, metrics) for name in selected(service, spec.pipeline)}
     health = WorkerHealth(metrics, budget, observers, spec.slot)
 
-    async def open_(name: str) -> tuple[Source, RunningPipeline]:
+    async def open_(name: str) -> tuple[AbstractAsyncContextManager[object], RunningPipeline]:
         observer, options = observers[name], service.pipelines[name]
         source = member(options.source, _reader(service, name, spec.slot, _queue_bytes(service, spec), metrics))
-        pipeline = await _open_pipeline(service, name, spec, source, budget, observer)
+        keyed = keyed_results(options.sink, service.aws) if isinstance(options.sink, KeyedSink) else None
+        pipeline = await _open_pipeline(service, name, spec, source, keyed, budget, observer)
         health.watch(name, Watched(pipeline, observer, source, options.source.address, options.sink.address))
         spare_the_collector()
-        return source, pipeline
+        return source if keyed is None else _both(keyed, source), pipeline
 
     return Worker([partial(open_, name) for name in observers], service.drain), health
 
 
+@asynccontextmanager
+async def _both(
+    first: AbstractAsyncContextManager[object], second: AbstractAsyncContextManager[object]
+) -> AsyncIterator[None]:
+    async with first, second:
+        yield
+
+
 async def _open_pipeline(
-    service: Service, name: str, spec: WorkerSpec, source: Source, budget: MemoryBudget, observer: Observer
+    service: Service,
+    name: str,
+    spec: WorkerSpec,
+    source: Source,
+    keyed: KeyedResults | None,
+    budget: MemoryBudget,
+    observer: Observer,
 ) -> RunningPipeline:
     options = service.pipelines[name]
     stores = Stores(service.aws, observer)
     state = stores(state_url(service, name), "state")
     await probe(state)
-    log = SegmentLog(state, instance_name(spec.slot), source.first_position, landing_s=LANDING_S)
     rules = await when_answered(lambda: _rules(service, name, state), observer)
     objects = options.sink if isinstance(options.sink, ObjectSinkOptions) else None
-    max_partitions = objects.max_partitions if objects else UNLIMITED
-    recipe = build_recipe(rules, stores, service.memory // spec.slots, max_partitions=max_partitions)
+    recipe = build_recipe(
+        rules,
+        stores,
+        service.memory // spec.slots,
+        max_partitions=objects.max_partitions if objects else UNLIMITED,
+        keep=Keep(keyed and RetryingResults(keyed, observer.results_failed)),
+    )
+    log = _log(recipe, state, instance_name(spec.slot), source.first_position)
     return RunningPipeline(
         Identity(name, await log.save_config(rules.document()), recipe.decoder.version, new_segment),
         source,
         log,
         recipe,
         _finisher(service, name, source, log, stores, observer),
-        Policy(options.buffer.size, options.commit_interval, until_end=spec.until_end),
+        Policy(
+            options.buffer.size,
+            options.commit_interval,
+            until_end=spec.until_end,
+            closings=Closings(
+                at_end=spec.close_windows,
+                idle_after_s=options.window.close_idle_after if options.window else None,
+                poll_s=min(1.0, options.commit_interval / 5),
+            ),
+        ),
         budget,
         observer,
     )
+
+
+def _log(recipe: Recipe, state: ObjectStore, worker: str, first: Position) -> SegmentLog:
+    """Of a pipeline that runs."""
+    if recipe.window is None:
+        return SegmentLog(state, worker, first, landing_s=LANDING_S)
+    assert recipe.window.results is not None, "who runs wants results"
+    return WindowLog(state, worker, first, landing_s=LANDING_S, merge=recipe.window.results.merge)
 
 
 async def _rules(service: Service, name: str, state: ObjectStore) -> Rules:
@@ -519,17 +522,3 @@ async def open_record_writer(aws: Aws, stream: str, *, aggregate: bool) -> Async
     """As ``open_kinesis_writer``; ``aggregate``: records are packed as the KPL does."""
     async with open_kinesis_writer(aws, stream) as writer:
         yield AggregatingWriter(writer) if aggregate else writer
-
-
-@asynccontextmanager
-async def open_kinesis_writer(aws: Aws, stream: str) -> AsyncIterator[KinesisWriter]:
-    """Into a Kinesis stream. Raises ``SourceRefused`` for a stream that is not there or may not be looked at, and
-    ``SourceUnavailable`` for one that does not answer."""
-    async with Clients(aws) as clients:
-        client = await clients.get("kinesis")
-
-        def explain(error: BaseException, action: str) -> StreamsvcError:
-            return failures.mapped(error, action, stream=stream, region=client.meta.region_name)
-
-        async with KinesisWriter(client, stream, explain) as writer:
-            yield writer

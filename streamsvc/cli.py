@@ -58,13 +58,26 @@ def run(
     pipeline: OnePipeline = None,
     *,
     until_end: UntilEnd = False,
+    close_windows: Annotated[
+        bool, typer.Option("--close-windows", help="With --until-end: also those that are open then.")
+    ] = False,
     fail_on_rejects: FailOnRejects = False,
     summary: Annotated[Path | None, typer.Option(help="Write what was done, as JSON, to this file at the end.")] = None,
 ) -> None:
     """Read, decode and land, until SIGTERM."""
     from streamsvc.commands.run import run as command
 
-    raise typer.Exit(command(file, pipeline, until_end=until_end, fail_on_rejects=fail_on_rejects, summary=summary))
+    if close_windows and not until_end:
+        raise typer.BadParameter("goes with --until-end: windows close at the end", param_hint="--close-windows")
+    code = command(
+        file,
+        pipeline,
+        until_end=until_end,
+        close_windows=close_windows,
+        fail_on_rejects=fail_on_rejects,
+        summary=summary,
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

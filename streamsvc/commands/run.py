@@ -34,14 +34,22 @@ REPORT_EVERY_S = 1.0
 log = structlog.get_logger("streamsvc")
 
 
-def run(file: Path, pipeline: str | None, *, until_end: bool, fail_on_rejects: bool, summary: Path | None) -> int:
+def run(
+    file: Path,
+    pipeline: str | None,
+    *,
+    until_end: bool,
+    close_windows: bool = False,
+    fail_on_rejects: bool,
+    summary: Path | None,
+) -> int:
     """Answers the exit code. Raises ``ConfigError``, and what is ``Fatal``."""
     service = load(file)
     check_installed(service, pipeline)
     _check_writable(summary)
     logs.configure()
     count = worker_count(service)
-    spec = WorkerSpec(file, pipeline, until_end=until_end, slot=0, slots=count)
+    spec = WorkerSpec(file, pipeline, until_end=until_end, slot=0, slots=count, close_windows=close_windows)
     code, done = asyncio.run(_run_many(service, spec) if count > 1 else _run_alone(service, spec))
     if summary is not None:
         summary.write_bytes(orjson.dumps(asdict(done), option=orjson.OPT_INDENT_2))

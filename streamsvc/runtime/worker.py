@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 import structlog
 
-from streamsvc.contracts import Source
 from streamsvc.errors import StreamsvcError
 from streamsvc.runtime.pipeline import Pipeline
 from streamsvc.runtime.stopping import unless
@@ -16,8 +16,8 @@ from streamsvc.runtime.stopping import unless
 log = structlog.get_logger(__name__)
 
 
-Opening: TypeAlias = Callable[[], Coroutine[Any, Any, tuple[Source, Pipeline]]]
-"""Makes a pipeline and its source. It may wait for stores and brokers, and may be cancelled."""
+Opening: TypeAlias = Callable[[], Coroutine[Any, Any, tuple[AbstractAsyncContextManager[object], Pipeline]]]
+"""Makes a pipeline, and what must be open while it runs. It may wait for stores and brokers, and may be cancelled."""
 
 
 class Worker:
@@ -75,9 +75,9 @@ class Worker:
         opened = await unless(self._stopped, opening())
         if opened is None or self._stopped.is_set():
             return
-        source, pipeline = opened
+        parts, pipeline = opened
         self._running.append(pipeline)
-        async with source:
+        async with parts:
             await pipeline.run()
 
     @staticmethod
