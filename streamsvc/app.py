@@ -38,9 +38,10 @@ from streamsvc.config import Aws, Decode, JsonDecode, Pipeline, Rules, Service
 from streamsvc.config import ObjectSink as ObjectSinkOptions
 from streamsvc.config_sinks import KeyedSink
 from streamsvc.contracts import Inspectable, ObjectStore, ResultSink, Source, Transform
+from streamsvc.core.redirects import Redirect
 from streamsvc.decoders.build import InvalidDecode, needs_sample, with_sample
 from streamsvc.decoders.build import build as build_decoder
-from streamsvc.errors import ConfigError, Fatal, ForeignVersion, StoreRefused
+from streamsvc.errors import ConfigError, ForeignVersion, StoreRefused
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.log.window_log import WindowLog
 from streamsvc.ops.metrics import Metrics
@@ -60,6 +61,8 @@ from streamsvc.runtime.window_recipe import WindowRecipe
 from streamsvc.runtime.worker import Worker
 from streamsvc.sinks.kinesis.aggregating import AggregatingWriter
 from streamsvc.sinks.kinesis.writer import KinesisWriter
+from streamsvc.sinks.objects import ObjectSink
+from streamsvc.sinks.redirected import RedirectedRejects, RedirectedSink
 from streamsvc.sinks.rejects import RejectObjects, read_rejects
 from streamsvc.sinks.retrying import RetryingResults
 from streamsvc.sources import build as sources
@@ -121,7 +124,7 @@ def new_segment() -> str:
 class Stores:
     """Every store of a service, opened once an address, retried for ever; failures go to an observer.
 
-    With ``patience_s``, for whoever waits at a terminal: a store that has failed for so long raises ``Fatal``.
+    With ``patience_s``, for whoever waits at a terminal: a store that has failed for so long refuses.
     """
 
     def __init__(self, aws: Aws, observer: Observer, *, patience_s: float = inf) -> None:
@@ -145,7 +148,7 @@ class Stores:
         if monotonic() - since >= self._patience_s:
             what = f"gave up after {self._patience_s:.0f} s: {health.error.what}"
             hint = health.error.hint or "Run the command again when the store answers."
-            raise Fatal(what, hint=hint, **{"url": health.url, **health.error.where})
+            raise StoreRefused(what, hint=hint, **{"url": health.url, **health.error.where})
         if self._patience_s == inf:
             self._observer.part_failed(part, f"{health.url}: {health.error.what}")
 
@@ -325,7 +328,30 @@ def _finisher(
             )
         return build_recipe(rules, stores, service.memory)
 
-    return Finisher(source, log, build, observer)
+    return Finisher(source, log, build, observer, lambda recipe, redirect: _redirected(recipe, redirect, stores))
+
+
+def destinations(recipe: Recipe) -> tuple[str, str]:
+    """Where its rows and its rejects go."""
+    assert isinstance(recipe.sink, ObjectSink)
+    assert isinstance(recipe.rejects, RejectObjects)
+    return recipe.sink.url, recipe.rejects.url
+
+
+def _redirected(recipe: Recipe, redirect: Redirect, stores: OpenStore) -> Recipe:
+    """The same objects, to other places."""
+    sink, rejects = destinations(recipe)
+
+    def former(url: str, part: str) -> ObjectStore | None:
+        return None if redirect.gone else stores(url, part)
+
+    if sink in redirect.to:
+        to = stores(redirect.to[sink], "sink")
+        recipe = replace(recipe, sink=RedirectedSink(recipe.sink, former(sink, "sink"), to))
+    if rejects in redirect.to:
+        to = stores(redirect.to[rejects], "rejects")
+        recipe = replace(recipe, rejects=RedirectedRejects(recipe.rejects, former(rejects, "rejects"), to))
+    return recipe
 
 
 def new_stores(service: Service, name: str) -> Stores:

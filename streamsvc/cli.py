@@ -156,6 +156,22 @@ def seek(
 
 
 @app.command()
+def redirect(
+    file: File,
+    pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="Whose pending segments.")],
+    *,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="What may be at the former destination counts for nothing; do not look.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Kept in the log.")] = "",
+) -> None:
+    """Land pending segments whose destination can never be written again where the file says now."""
+    from streamsvc.commands.redirect import redirect as command
+
+    raise typer.Exit(command(file, pipeline, gone=gone, reason=reason))
+
+
+@app.command()
 def decode(
     source: Annotated[str, typer.Argument(help="A file, or - for standard input.", show_default=False)],
     decoder: Annotated[str, typer.Option("--as", help="apache=combined, apache='<LogFormat>', json=COLUMNS_FILE, raw")],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from streamsvc.core.redirects import REDIRECTS, redirect_key
 from streamsvc.core.segments import (
     CHECKPOINTS,
     CLAIMS,
@@ -91,6 +92,7 @@ class LogFolder(LogReader):
         segments = await self._folded_segments(newest)
         await self._store.delete([outcome_key(segment) for segment in segments])
         await self._store.delete([loss_key(segment) for segment in segments])
+        await self._store.delete([redirect_key(segment) for segment in segments])
         await self._store.delete([partials_key(segment) for segment in segments])
         await self._store.delete([plan_key(segment) for segment in segments])
         checkpoints = await self._delete_checkpoints_before(newest.number)
@@ -115,7 +117,9 @@ class LogFolder(LogReader):
         A plan is older than its outcome and is deleted after it; so an outcome whose plan has gone was made by a
         zombie after the segment was folded. Plans are listed last: none can be missed that had an outcome before.
         """
-        decided = {segment_of(key) for kind in (OUTCOMES, LOSSES, PARTIALS) for key in await self._store.keys(kind)}
+        decided = {
+            segment_of(key) for kind in (OUTCOMES, LOSSES, REDIRECTS, PARTIALS) for key in await self._store.keys(kind)
+        }
         planned = [segment_of(key) for key in await self._store.keys(PLANS)]
         plans = dict(zip(planned, await concurrently(self._plan, planned), strict=True))
         orphans = decided - plans.keys()

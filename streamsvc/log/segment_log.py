@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from uuid import uuid4
 import orjson
 
 from streamsvc.contracts import ObjectStore
+from streamsvc.core.redirects import Redirect, redirect_key
 from streamsvc.core.segments import (
     START_KEY,
     Claim,
@@ -222,8 +224,15 @@ class SegmentLog(LogFolder):
                 await self._finish(plan, finish)
         return known
 
+    async def finish(self, plan: Plan, finish: Finish) -> Outcome:
+        """Finish a pending segment now, whoever planned it. Answers the outcome that stands."""
+        return await self._finish(plan, finish)
+
     async def _finish(self, plan: Plan, finish: Finish) -> Outcome:
         loss = await self._loss(plan.segment)
+        redirect = await self.redirected(plan.segment)
+        if redirect is not None:
+            plan = replace(plan, reason=redirect.note)
         readable = plan.without(loss.lost) if loss else plan
 
         async def write() -> list[ObjectInfo]:
@@ -259,6 +268,21 @@ class SegmentLog(LogFolder):
         plan.without(lost)
         await self._store.create(loss_key(plan.segment), Loss(plan.segment, dict(lost), reason).to_json())
         return await self._finish(plan, finish)
+
+    async def redirect(self, plan: Plan, redirect: Redirect, finish: Finish) -> Outcome:
+        """Finish a pending segment whose objects cannot be written to where they were to go. Its rows stay the same.
+
+        The first decision stands. It must be true that nothing can be created any more at the former destination: an
+        object that a sleeper creates there afterwards would be there a second time. ``finish`` asks ``redirected``.
+        """
+        await self._store.create(redirect_key(plan.segment), redirect.to_json())
+        return await self._finish(plan, finish)
+
+    async def redirected(self, segment: str) -> Redirect | None:
+        """The decision to write a segment elsewhere, if there is one."""
+        key = redirect_key(segment)
+        body = await self._store.get(key)
+        return None if body is None else Redirect.from_json(body, key=key)
 
     async def _loss(self, segment: str) -> Loss | None:
         body = await self._store.get(loss_key(segment))

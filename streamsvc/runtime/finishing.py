@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from streamsvc.contracts import Source
+from streamsvc.core.redirects import Redirect
 from streamsvc.core.segments import Losses, Plan
-from streamsvc.errors import ForeignVersion, LogCorrupt, PositionLost
+from streamsvc.errors import ForeignVersion, LogCorrupt, PositionLost, StoreRefused
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ObjectInfo, Position, Ranges, Split
 from streamsvc.runtime.observer import Observer
@@ -17,6 +18,10 @@ from streamsvc.runtime.windowing import check_windows, open_segment
 
 Build: TypeAlias = Callable[[dict[str, Any]], Recipe]
 """A stored configuration to its recipe, without a limit on partitions: what was planned was cut to it."""
+
+
+RedirectRecipe: TypeAlias = Callable[[Recipe, Redirect], Recipe]
+"""The same recipe, which publishes to other places."""
 
 
 async def recipe_of(plan: Plan, log: SegmentLog, build: Build) -> Recipe:
@@ -38,7 +43,15 @@ class Finisher:
 
     hold: Callable[[int], None] = staticmethod(lambda _: None)
 
-    def __init__(self, source: Source, log: SegmentLog, build: Build, observer: Observer) -> None:
+    def __init__(
+        self,
+        source: Source,
+        log: SegmentLog,
+        build: Build,
+        observer: Observer,
+        redirect: RedirectRecipe = lambda recipe, _: recipe,
+    ) -> None:
+        self._redirect = redirect
         self._source = source
         self._log = log
         self._build = build
@@ -62,7 +75,10 @@ class Finisher:
             del self._held[segment]
 
     async def _finish(self, plan: Plan) -> list[ObjectInfo]:
-        recipe = await recipe_of(plan, self._log, self._build)
+        recipe = await self.recipe(plan)
+        redirect = await self._log.redirected(plan.segment)
+        if redirect is not None:
+            recipe = self._redirect(recipe, redirect)
         self._observer.finishing(plan)
         watermarks = {split: range_.watermark for split, range_ in plan.ranges.items()}
         segment = open_segment(recipe, {split: us for split, us in watermarks.items() if us is not None})
@@ -80,7 +96,14 @@ class Finisher:
         encoded = await asyncio.to_thread(segment.close, plan.segment)
         if encoded.partials is not None and plan.windows:
             await self._log.save_partials(plan.segment, encoded.partials)
-        return await publish(recipe, encoded)
+        try:
+            return await publish(recipe, encoded)
+        except StoreRefused as refusal:
+            raise _refused_there(plan, refusal) from refusal
+
+    async def recipe(self, plan: Plan) -> Recipe:
+        """What the plan was made under. Raises ``ForeignVersion``."""
+        return await recipe_of(plan, self._log, self._build)
 
     async def losses(self, plan: Plan) -> Losses:
         """What the source has lost of the plan's ranges. Reads their beginnings, writes nothing."""
@@ -119,3 +142,12 @@ class Finisher:
                     first_seen=seen,
                     segment=plan.segment,
                 )
+
+
+def _refused_there(plan: Plan, refusal: StoreRefused) -> StoreRefused:
+    return StoreRefused(
+        f"a pending segment cannot be written to where it was to go when it was planned: {refusal.what}",
+        hint="Let it be written there once more; or, if that is over for good, correct the path in the configuration"
+        " and write it there: streamsvc redirect FILE -p PIPELINE",
+        **{**refusal.where, "segment": plan.segment},
+    )

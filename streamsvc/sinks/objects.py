@@ -94,6 +94,10 @@ class ObjectSink:
     def open(self) -> OpenObjects:
         return OpenObjects(self._layout)
 
+    @property
+    def url(self) -> str:
+        return self._store.url
+
     async def publish(self, objects: Sequence[DataObject]) -> list[ObjectInfo]:
         return await publish(self._store, objects)
 

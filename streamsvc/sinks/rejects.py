@@ -56,6 +56,10 @@ class RejectObjects:
     def open(self) -> Rejects:
         return Rejects()
 
+    @property
+    def url(self) -> str:
+        return self._store.url
+
     async def publish(self, objects: Sequence[DataObject]) -> list[ObjectInfo]:
         return await publish(self._store, objects, kind="rejects")
 
