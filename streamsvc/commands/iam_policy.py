@@ -8,7 +8,8 @@ from pathlib import Path
 
 import orjson
 
-from streamsvc.app import late_url, load, rejects_url, selected, state_url
+from streamsvc.app import load, selected, state_url
+from streamsvc.app_recipes import late_url, rejects_url
 from streamsvc.config import ObjectSink, Pipeline, Service
 from streamsvc.config_sinks import KeyedSink
 from streamsvc.config_sources import KafkaSource, KinesisSource, Sasl, application_name, lease_table

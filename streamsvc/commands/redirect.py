@@ -6,7 +6,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from streamsvc.app import Inspected, destinations, inspect, load, new_stores, selected
+from streamsvc.app import Inspected, inspect, load, new_stores, selected
+from streamsvc.app_recipes import destinations
 from streamsvc.config import Service
 from streamsvc.core.redirects import Redirect
 from streamsvc.core.segments import Outcome, Plan

@@ -6,7 +6,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from streamsvc.app import inspect, late_url, load, new_stores, rejects_url, state_url
+from streamsvc.app import inspect, load, new_stores, state_url
+from streamsvc.app_recipes import late_url, rejects_url
 from streamsvc.config import ObjectSink, Pipeline, Service
 from streamsvc.contracts import ObjectStore
 from streamsvc.decoders.build import needs_sample
