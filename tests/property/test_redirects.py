@@ -169,6 +169,25 @@ def test_every_row_of_redirected_segments_is_once_where_it_can_be_read() -> None
     assert redirected > 100
 
 
+def test_a_decision_goes_with_its_segment() -> None:
+    """Once a segment is folded, nothing of it is left, the decision to redirect it neither."""
+    left = 0
+    for seed in range(60):
+        with Moving.drawn(seed, SegmentLog) as world:
+            assert isinstance(world, Moving)
+            world.scheduler.faults = world.scheduler.late = 0.0
+            worker = world.worker(world.splits, Random(seed))
+            while not worker.done and not any(key.startswith(OLD) for key in world.objects):
+                world.step(worker)
+            world.scheduler.crash(worker)
+            world.close()
+            world.finish_all()
+            left += sum(key.startswith("redirects/") for key in world.objects)
+            world.fold_once(world.folder())
+            assert [key for key in world.objects if key.startswith("redirects/")] == []
+    assert left > 10
+
+
 class NotKept(SegmentLog):
     """Where to is not written down: each of those who redirect a segment follows their own idea."""
 
