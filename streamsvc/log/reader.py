@@ -94,10 +94,11 @@ class LogReader:
         A listing is not one moment: what was deleted or created while it ran may be missing. Checkpoints go in
         ascending order, so what was listed and is still there afterwards was the newest when the listing began.
         Nothing listed proves nothing, for all that was there may have gone meanwhile; so that is asked twice.
+        Calls may run at once: each goes by what was known when it began.
         """
-        empty_answers = 0
+        empty_answers, highest = 0, self._highest_checkpoint
+        after = checkpoint_key(highest - 1) if highest else ""
         while empty_answers < 2:
-            after = checkpoint_key(self._highest_checkpoint - 1) if self._highest_checkpoint else ""
             numbers = [checkpoint_number(key) for key in await self._store.keys(CHECKPOINTS, after=after)]
             number = max((number for number in numbers if number is not None), default=0)
             if number == 0:
@@ -105,13 +106,13 @@ class LogReader:
                 continue
             key = checkpoint_key(number)
             if (body := await self._store.get(key)) is not None:
-                self._highest_checkpoint = number
+                self._highest_checkpoint = max(self._highest_checkpoint, number)
                 return Checkpoint.from_json(body, key=key)
-        if self._highest_checkpoint:
+        if highest:
             raise LogCorrupt(
                 "the newest checkpoint has gone",
                 hint="Something but `gc` deletes objects of the state; restore them, above all the last checkpoint.",
-                key=checkpoint_key(self._highest_checkpoint),
+                key=checkpoint_key(highest),
             )
         return Checkpoint()
 

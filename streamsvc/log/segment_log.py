@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -47,6 +47,10 @@ from streamsvc.log.reader import digest_of
 from streamsvc.records import ObjectInfo, Position, Split
 
 _SEGMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
+
+
+LOOKS = 10
+"""So often in a landing time is looked whether a segment of another worker has landed."""
 
 
 def new_segment_name() -> str:
@@ -149,11 +153,14 @@ class SegmentLog(LogFolder):
         ``write`` is called when all claims are held, and again after ``StoreUnavailable``. An outcome ``aborted`` says
         that another worker has had one of the splits: drop what is buffered of them and ``recover`` them.
         """
+        await self._save_plan(plan)
+        return await self._decide(plan, write)
+
+    async def _save_plan(self, plan: Plan) -> None:
         key = plan_key(plan.segment)
         standing = Plan.from_json(await self._store.create(key, plan.to_json()), key=key)
         if standing != plan:
             raise LogCorrupt("two segments have one name", hint="Never use the name of a segment again.", key=key)
-        return await self._decide(plan, write)
 
     async def _decide(self, plan: Plan, write: Callable[[], Awaitable[list[ObjectInfo]]]) -> Outcome:
         """Whoever runs this for a plan, and however often: it ends one way, and its objects are made once.
@@ -200,29 +207,39 @@ class SegmentLog(LogFolder):
         standings = await self.recover_standings(splits, finish)
         return {split: standing.cursor for split, standing in standings.items()}
 
-    async def recover_standings(self, splits: Iterable[Split], finish: Finish) -> dict[Split, Standing]:
+    async def recover_standings(
+        self, splits: Iterable[Split], finish: Finish, before: Container[str] = ()
+    ) -> dict[Split, Standing]:
         """Where these splits stand, once nothing on the way is without an outcome.
 
         A segment of another worker is left to it for one landing time, then finished here: its claims completed, its
-        ranges read again by ``finish``, its outcome created.
+        ranges read again by ``finish``, its outcome created. Segments of ``before`` are left pending, as they are.
         """
         known: dict[Split, Standing] = {}
         waited_for: set[str] = set()
         while left := [split for split in dict.fromkeys(splits) if split not in known]:
             pending: dict[str, Plan] = {}
             for split, standing in (await self.standings(left)).items():
-                if standing.pending is None:
+                if standing.pending is None or standing.pending.segment in before:
                     known[split] = standing
                 else:
                     pending[standing.pending.segment] = standing.pending
             landing = {name for name, plan in pending.items() if plan.worker != self._worker} - waited_for
             if landing:
-                await self._sleep(self._landing_s)
+                await self._leave_time(landing)
                 waited_for |= landing
                 continue
             for plan in pending.values():
                 await self._finish(plan, finish)
         return known
+
+    async def _leave_time(self, segments: Iterable[str]) -> None:
+        """One landing time, or less if all of them have an outcome before."""
+        keys = [outcome_key(segment) for segment in segments]
+        for _ in range(LOOKS):
+            await self._sleep(self._landing_s / LOOKS)
+            if None not in await concurrently(self._store.get, keys):
+                return
 
     async def finish(self, plan: Plan, finish: Finish) -> Outcome:
         """Finish a pending segment now, whoever planned it. Answers the outcome that stands."""
@@ -249,14 +266,52 @@ class SegmentLog(LogFolder):
 
         Workers that are reading them lose a claim to the seek and recover from it; nobody has to stop. A segment that
         was not finished is finished first by ``finish``; without that, ``Fenced`` is raised.
+
+        A worker that lands one segment after another is always first at the end of its split. So an empty segment, the
+        fence, claims what comes behind the one that is landing, where everybody must come by. The seek goes behind its
+        fences, which are left without an outcome until then: whoever meets one waits.
         """
         while True:
-            cursors = await self.recover_all(moves, finish or _refuse)
-            ranges = {split: Range(cursors[split], cursors[split].position, seek=to) for split, to in moves.items()}
-            plan = Plan(self._name_segment(), ranges, "", 0, self._worker, reason=reason)
-            outcome = await self.land(plan, _write_nothing)
-            if outcome.committed:
-                return outcome
+            standings = await self.standings(moves)
+            fences = await concurrently(partial(self._fence, reason=reason), list(standings.items()))
+            sought = None
+            if await self._lead_on(fences, finish or _refuse):
+                held = {split: wanted.cursor for fence in fences for split, wanted in fence.ranges.items()}
+                ranges = {split: Range(at.retried, at.position, seek=moves[split]) for split, at in held.items()}
+                sought = await self.land(self._by_hand(ranges, reason), _write_nothing)
+            await concurrently(lambda fence: self._decide(fence, _write_nothing), fences)
+            if sought is not None and sought.committed:
+                return sought
+
+    async def _fence(self, place: tuple[Split, Standing], reason: str) -> Plan:
+        """It holds the next claim of the split, and is harmless if nobody comes by there."""
+        split, at = place
+        while True:
+            tail = await self._tail(split, at)
+            fence = self._by_hand({split: Range(tail, tail.position)}, reason)
+            await self._save_plan(fence)
+            if not await self._claim_all(fence):
+                return fence
+            await self._decide(fence, _write_nothing)
+            at = Standing(tail)
+
+    def _by_hand(self, ranges: Mapping[Split, Range], reason: str) -> Plan:
+        return Plan(self._name_segment(), dict(ranges), "", 0, self._worker, reason=reason)
+
+    async def _tail(self, split: Split, at: Standing) -> Cursor:
+        """From there on, where the next claim goes once what is landing is committed."""
+        while True:
+            ahead = Standing(at.pending.ranges[split].next) if at.pending else at
+            at = (await self._go_on({split: ahead}, {}))[split] or await self.standing(split)
+            if at.pending is None:
+                return at.cursor
+
+    async def _lead_on(self, fences: Sequence[Plan], finish: Finish) -> bool:
+        """Whether all splits have come to their fences, once what was landing has an outcome. From there, be the fence
+        committed or aborted, a split goes on at the next attempt."""
+        names = {fence.segment for fence in fences}
+        standings = await self.recover_standings([split for fence in fences for split in fence.ranges], finish, names)
+        return all(at.pending is not None and at.pending.segment in names for at in standings.values())
 
     async def give_up(self, plan: Plan, lost: Losses, finish: Finish, reason: str = "") -> Outcome:
         """Finish a pending segment without the ranges that cannot be read any more; its outcome names them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -177,6 +177,13 @@ class LossReadFirst(SegmentLog):
         return await self._end(commit(plan, await self._store.until_known(write), loss, self._worker))
 
 
+class SeekAnyway(SegmentLog):
+    """A seek goes behind its fences whatever has become of the segments that were landing before them."""
+
+    async def _lead_on(self, fences: Sequence[Plan], finish: Finish) -> bool:
+        return True
+
+
 RULES: list[type[SegmentLog]] = [
     NoReadBack,
     NoLook,
@@ -188,6 +195,7 @@ RULES: list[type[SegmentLog]] = [
     NoStart,
     AbortHeld,
     TrustListings,
+    SeekAnyway,
 ]
 
 

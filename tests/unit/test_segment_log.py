@@ -245,7 +245,7 @@ async def test_a_store_that_fails_is_waited_for(bench: Bench) -> None:
     assert await log.gc() == GcReport(claims=1, segments=1)
     assert 0.05 in bench.slept
     assert 0.1 in bench.slept
-    assert 9.0 not in bench.slept
+    assert 0.9 not in bench.slept
 
 
 async def test_a_write_is_tried_again(bench: Bench) -> None:
@@ -287,7 +287,7 @@ async def test_a_segment_of_another_is_waited_for_and_finished_whole(bench: Benc
     log, rival = await bench.log(), await bench.log("w2")
     plan = await hang(rival, "theirs", a=(Cursor(0, "00"), "10"), b=(Cursor(0, "00"), "20"))
     assert await log.recover("a", bench.finish) == Cursor(0, "10")
-    assert bench.slept == [9.0]
+    assert sum(bench.slept) == pytest.approx(9.0)
     assert bench.finished == [plan]
     assert (await log.standing("b")).cursor == Cursor(0, "20")
 
@@ -319,7 +319,7 @@ async def test_many_splits_share_what_is_read(bench: Bench) -> None:
     cursors = await log.recover_all(splits, bench.finish)
     assert set(cursors.values()) == {Cursor(0, "10")}
     assert len(bench.finished) == 1
-    assert bench.slept == [9.0]
+    assert sum(bench.slept) == pytest.approx(9.0)
     assert bench.operations["get"] < 40 * 6
 
 
