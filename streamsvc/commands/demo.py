@@ -59,6 +59,19 @@ pipelines:
       compression: gzip
       buffer: {{size: 16MiB, interval: 5s}}
     rejects: {{path: file://{folder}/lake/rejects_of_not_found}}
+  per_10s:                               # requests and bytes by response, each ten seconds of the log's own time
+    source: {{kafka: {{brokers: "{broker}", topics: [{topic}]}}}}
+    decode: {{apache: combined}}
+    window:
+      tumble: 10s
+      time: datetime
+      disorder: 5s
+      lateness: 0s
+      interval: 1s
+      group_by: [response]
+      aggregate: {{requests: count(*), bytes: sum(bytes), hosts: approx_count_distinct(host)}}
+    sink: {{path: file://{folder}/lake/per_10s}}
+    rejects: {{path: file://{folder}/lake/rejects_of_per_10s}}
 """
 
 QUERY = """\
@@ -73,6 +86,12 @@ FROM read_json('{lake}/rejects/**/*.json.gz')
 GROUP BY reason ORDER BY records DESC"""
 
 
+LAST_WINDOW = """\
+SELECT strftime(window_start, '%H:%M:%S'), sum(requests), sum(bytes) / 1e6,
+       coalesce(sum(requests) FILTER (WHERE response >= 400), 0), (SELECT count(DISTINCT window_start) FROM results)
+FROM results GROUP BY window_start ORDER BY window_start DESC LIMIT 1"""
+
+
 def demo(*, seconds: int, lake: Path, rate: int) -> int:
     """Answers the exit code: 0 when everything that was produced has landed.
 
@@ -85,7 +104,7 @@ def demo(*, seconds: int, lake: Path, rate: int) -> int:
         broker.make_topic(TOPIC)
         file = folder / "pipeline.yaml"
         file.write_text(CONFIGURATION.format(folder=folder, broker=broker.address, topic=TOPIC))
-        console.print(f"A Kafka broker in this process, lifelike access logs for {seconds} s, two pipelines.")
+        console.print(f"A Kafka broker in this process, lifelike access logs for {seconds} s, three pipelines.")
         landed = asyncio.run(_run(console, broker, file, seconds, rate))
     _show_results(console, folder, broker.delivered)
     if landed:
@@ -201,7 +220,7 @@ def _table(broker: MockBroker, pipelines: Mapping[str, PipelineStatus], doing: s
 def _show_results(console: Console, folder: Path, produced: int) -> None:
     lake = folder / "lake"
     console.print(f"\n[bold]{produced:,} lines in. Where they are[/bold]")
-    for part in ("access", "not_found", "rejects"):
+    for part in ("access", "not_found", "per_10s", "rejects"):
         files = [path for path in (lake / part).rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
         example = f", as {_short(max(files))}" if files else ""
@@ -216,9 +235,20 @@ def _show_results(console: Console, folder: Path, produced: int) -> None:
             console.print("\n[bold]The lake, asked by DuckDB[/bold]")
             console.print(QUERY.format(lake=_short(lake)), highlight=False, style="dim", soft_wrap=True)
             _show(connection.sql(QUERY.format(lake=lake)))
+        if any((lake / "per_10s").rglob("*.parquet")):
+            _show_last_window(console, connection.read_parquet(f"{lake}/per_10s/*.parquet"))
     file = _short(folder / "pipeline.yaml")
     next_command = f"{_this_command()} rejects {file}"
     console.print(f"\nThe pipelines are in {file}. Next: {next_command}", soft_wrap=True, highlight=False)
+
+
+def _show_last_window(console: Console, results: duckdb.DuckDBPyRelation) -> None:
+    answer = results.query("results", LAST_WINDOW)
+    assert answer is not None
+    [(start, requests, megabytes, errors, closed)] = answer.fetchall()
+    found = f"{requests:,} requests, {megabytes:,.1f} MB, {errors:,} errors"
+    console.print("\n[bold]Windows in event time[/bold] (ten seconds of the log's own time each)")
+    console.print(f"  {closed} are closed; the last, from {start}: {found}", highlight=False)
 
 
 def _show(answer: duckdb.DuckDBPyRelation) -> None:

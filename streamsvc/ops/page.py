@@ -142,24 +142,26 @@ def _windows(parts: list[WindowsStatus]) -> Html:
 
 
 def _window(window: WindowStatus) -> Html:
-    names = [name for name in (window["rows"][0] if window["rows"] else {}) if name not in _BOUNDS]
+    shown = window["rows"][:RESULTS_SHOWN]
+    sides = {name: _side(row[name] for row in shown) for name in (shown[0] if shown else {}) if name not in _BOUNDS}
     return html(
         _WINDOW,
         start=_short_time(window["window_start"]),
         end=_short_time(window["window_end"]),
-        heads=joined(html("<th{how}>{name}", how=_side(window["rows"][0][name]), name=name) for name in names),
-        rows=joined(_result(row, names) for row in window["rows"][:RESULTS_SHOWN]),
-        more=_left_out(window["rows_left_out"] + max(0, len(window["rows"]) - RESULTS_SHOWN)),
+        heads=joined(html("<th{side}>{name}", side=side, name=name) for name, side in sides.items()),
+        rows=joined(_result(row, sides) for row in shown),
+        more=_left_out(window["rows_left_out"] + len(window["rows"]) - len(shown)),
     )
 
 
-def _result(row: Mapping[str, object], names: list[str]) -> Html:
-    cells = joined(html("<td{how}>{value}", how=_side(row[name]), value=_value(row[name])) for name in names)
+def _result(row: Mapping[str, object], sides: Mapping[str, Html]) -> Html:
+    cells = joined(html("<td{side}>{value}", side=side, value=_value(row[name])) for name, side in sides.items())
     return html("<tr>{cells}", cells=cells)
 
 
-def _side(value: object) -> Html:
-    return Html(" class=n") if isinstance(value, int | float) else Html("")
+def _side(values: Iterable[object]) -> Html:
+    """Of a column: numbers stand on the right."""
+    return Html(" class=n") if any(isinstance(value, int | float) for value in values) else Html("")
 
 
 def _value(value: object) -> str:

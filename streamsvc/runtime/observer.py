@@ -129,6 +129,8 @@ class Observer:
         """The results of a window are where they belong."""
         self._metrics.windows_finished.labels(self._pipeline).inc()
         self._metrics.window_faults.labels(self._pipeline).inc(len(result.faults))
+        self.summary.rows += result.rows
+        self._metrics.rows_landed.labels(self._pipeline).inc(result.rows - self._count_objects(result.objects))
         window = window_name(result.window.start_us)
         self._log.info("window finished", window=window, rows=result.rows, objects=len(result.objects))
         for fault in result.faults:
