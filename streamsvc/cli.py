@@ -142,7 +142,8 @@ def seek(
     file: File,
     pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="The pipeline to move.")],
     to: Annotated[
-        str, typer.Option(help="earliest, latest, an ISO time, or (with --split) an offset or a position of Kinesis.")
+        str,
+        typer.Option(help="earliest, latest, an ISO time, or (with --split) an offset, a position of Kinesis, or end."),
     ],
     *,
     split: Annotated[list[str] | None, typer.Option(help="Only this split; repeat for more.")] = None,

@@ -127,8 +127,13 @@ class Source(AbstractAsyncContextManager["Source"], Protocol):
         ...
 
     def parents(self) -> Mapping[Split, frozenset[Split]]:
-        """Of the live splits that came from others (Kinesis: by a split or a merge of shards): from which. From
-        memory; Kafka's partitions have no parents."""
+        """Of the live splits that came from others (Kinesis: by a split or a merge of shards): from which, though these
+        may be gone. From memory; Kafka's partitions have no parents."""
+        ...
+
+    async def expired(self, places: Mapping[Split, Position]) -> frozenset[Split]:
+        """Those of these splits that it had and has no longer, and that go on behind these positions: their records are
+        lost (Kinesis: retention has passed a closed shard, or the stream was created anew). Kafka's partitions stay."""
         ...
 
     def acknowledge(self, positions: Mapping[Split, Position]) -> None:

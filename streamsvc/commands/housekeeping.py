@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from streamsvc.app import Inspected, inspect, load, log_of, selected
 from streamsvc.commands.status import place_text
 from streamsvc.config import Service
 from streamsvc.config_sources import Source
-from streamsvc.core.kinesis_positions import parse_position
+from streamsvc.core.kinesis_positions import END, parse_position
 from streamsvc.core.segments import Plan
 from streamsvc.errors import ConfigError
 from streamsvc.ops import logs
@@ -42,6 +43,8 @@ def seek(file: Path, pipeline: str, *, to: str, splits: list[Split], reason: str
     logs.configure("warning")
     service = load(file)
     [name] = selected(service, pipeline)
+    if service.pipelines[name].source.kinesis is not None and to.lower() == "end":
+        to = END
     _check_target(to, splits, service.pipelines[name].source)
 
     async def move() -> None:
@@ -66,9 +69,18 @@ async def _seek(inspected: Inspected, moves: dict[Split, Position], reason: str,
 
 async def _moves(service: Service, inspected: Inspected, to: str, splits: list[Split]) -> dict[Split, Position]:
     live = list(await inspected.source.splits())
-    if unknown := sorted(set(splits) - set(live)):
-        raise ConfigError([f"no such split: {', '.join(unknown)}; there are: {', '.join(live)}"])
-    wanted = splits or live
+    unknown = sorted(set(splits) - set(live))
+    gone = await inspected.source.expired(dict.fromkeys(unknown, inspected.source.first_position))
+    if nowhere := [split for split in unknown if split not in gone]:
+        raise ConfigError([f"no such split: {', '.join(nowhere)}; there are: {', '.join(live)}"])
+    if gone and to != END:
+        raise ConfigError([f"--to {to}: {split} is gone from the source; write end" for split in sorted(gone)])
+    wanted = [split for split in splits if split not in gone] if splits else live
+    ended: dict[Split, Position] = dict.fromkeys(sorted(gone), END)
+    return {**ended, **(await _live_moves(service, inspected, to, wanted) if wanted else {})}
+
+
+async def _live_moves(service: Service, inspected: Inspected, to: str, wanted: list[Split]) -> Mapping[Split, Position]:
     if _is_place(to, service.pipelines[inspected.name].source):
         return await _at_place(inspected, to, wanted)
     positions = await inspected.positions_at(to)
@@ -106,7 +118,7 @@ def _check_target(to: str, splits: list[Split], source: Source) -> None:
     """Raises ``ConfigError``."""
     is_kinesis = source.kinesis is not None
     record = "a position or sequence number" if is_kinesis else "an offset"
-    words = ["trim_horizon", "earliest", "latest"] if is_kinesis else ["earliest", "latest"]
+    words = ["trim_horizon", "earliest", "latest", "end"] if is_kinesis else ["earliest", "latest"]
     if _is_place(to, source):
         if not splits:
             raise ConfigError([f"--to {to}: {record} is a place in one split: name it with --split"])

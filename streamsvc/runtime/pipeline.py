@@ -25,6 +25,7 @@ from streamsvc.ops.health import OpenSegmentStatus, WindowsStatus
 from streamsvc.records import Batch, Position, Split
 from streamsvc.runtime.destinations import Closings, destination_of
 from streamsvc.runtime.events import Event, Landed, Moved, Recovered, Stop
+from streamsvc.runtime.expiry import Expiry
 from streamsvc.runtime.finishing import Finisher
 from streamsvc.runtime.landing import Identity, Lander
 from streamsvc.runtime.memory import MemoryBudget
@@ -75,6 +76,7 @@ class Pipeline:
         self._source = source
         self._log = log
         self._to = destination_of(recipe, log, source, finisher, observer, policy.closings)
+        self._expiry = Expiry(source, log, finisher)
         self._policy = policy
         self._budget = budget
         self._observer = observer
@@ -153,6 +155,7 @@ class Pipeline:
         async for attempt in stamina.retry_context(on=self._is_worth_waiting, attempts=None, timeout=None):
             with attempt:
                 await self._log.begin(self._source.first_positions)
+                await self._expiry.check()
                 await self._to.begin()
                 if self._policy.until_end:
                     self._ends = await self._source.ends()
@@ -417,7 +420,10 @@ class Pipeline:
         """Ask the log where each split goes on; that may mean to finish a segment of another worker first."""
         async for attempt in stamina.retry_context(on=self._is_worth_waiting, attempts=None, timeout=None):
             with attempt:
-                self._mailbox.put_nowait(Recovered(await self._to.places(splits), ticket))
+                gone = await self._expiry.check(splits)
+                places = await self._to.places([split for split in splits if split not in gone])
+                ended = {split: Place(gone[split]) for split in splits if split in gone}
+                self._mailbox.put_nowait(Recovered({**places, **ended}, ticket))
 
     async def _hand_over(self, event: Revoked) -> None:
         """Land what is held of the leaving splits while there is time, then let them go."""

@@ -67,6 +67,7 @@ class MemoryTopic:
         names = [f"memory@{number}" for number in range(splits)] if isinstance(splits, int) else splits
         self.revoke_deadline_s = revoke_deadline_s
         self.committed: dict[str, dict[Split, Position]] = {}
+        self.removed: dict[Split, Position] = {}
         self._logs: dict[Split, _Log] = {name: _Log() for name in names}
         self._groups: dict[str, _Group] = {}
         self._changed = asyncio.Event()
@@ -105,8 +106,8 @@ class MemoryTopic:
             group.balance()
 
     def remove_split(self, split: Split) -> None:
-        """The split ends to exist, as with a topic that is deleted: its owner finds it already gone."""
-        del self._logs[split]
+        """The split ends to exist, as a shard that expires: its owner finds it already gone."""
+        self.removed[split] = position_of(self._logs.pop(split).end)
         for group in self._groups.values():
             group.forget(split)
 
@@ -331,6 +332,10 @@ class MemorySource:
     def parents(self) -> Mapping[Split, frozenset[Split]]:
         logs = ((split, self._topic.log(split)) for split in self._topic.splits)
         return {split: log.parents for split, log in logs if log.parents}
+
+    async def expired(self, places: Mapping[Split, Position]) -> frozenset[Split]:
+        ends = self._topic.removed
+        return frozenset(split for split, place in places.items() if split in ends and place < ends[split])
 
     def acknowledge(self, positions: Mapping[Split, Position]) -> None:
         self._topic.committed.setdefault(self._group_name, {}).update(positions)

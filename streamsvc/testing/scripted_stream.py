@@ -96,6 +96,9 @@ class ScriptedStream:
     def parents(self) -> Mapping[Split, frozenset[Split]]:
         return {}
 
+    async def expired(self, places: Mapping[Split, Position]) -> frozenset[Split]:
+        return frozenset()
+
     async def read_range(self, ranges: Ranges) -> AsyncIterator[Batch]:
         """A batch a record, then the way to the end of the range."""
         for split, (begin, to) in ranges.items():

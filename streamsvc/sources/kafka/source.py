@@ -188,6 +188,9 @@ class KafkaSource:
     def parents(self) -> Mapping[Split, frozenset[Split]]:
         return {}
 
+    async def expired(self, places: Mapping[Split, Position]) -> frozenset[Split]:
+        return frozenset()
+
     def acknowledge(self, positions: Mapping[Split, Position]) -> None:
         self._member.commit(
             {

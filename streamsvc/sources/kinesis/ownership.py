@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from streamsvc.contracts import Assigned, Revoked, SplitEvent
-from streamsvc.core.kinesis_positions import END, SHARD_END, KclCheckpoint, kcl_checkpoint
+from streamsvc.core.kinesis_positions import END, kcl_checkpoint
 from streamsvc.core.shards import ShardGraph, ShardId, ShardInfo, shard_from_parent
 from streamsvc.errors import Retryable
 from streamsvc.records import Position, Split
@@ -17,13 +16,11 @@ from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.health import Health
 from streamsvc.sources.kinesis.lease_keeper import Asked, Gained, LeaseEvent, Leases, Lost
 from streamsvc.sources.kinesis.retrieval import Backoff
-from streamsvc.sources.kinesis.splits import parse_split
+from streamsvc.sources.kinesis.splits import is_split_of, parse_split
 from streamsvc.sources.kinesis.stream import Stream
 
 LIST_EVERY_S = 300.0
 """As a safety net: children come with the last answer from their parent, or with a row of the lease table."""
-
-_LOG = logging.getLogger("streamsvc.kinesis")
 
 
 class Shards:
@@ -68,10 +65,22 @@ class Shards:
 
     def parents(self) -> dict[Split, frozenset[Split]]:
         return {
-            self.split(shard): frozenset(map(self.split, parents))
-            for shard, parents in self._graph.parents().items()
-            if parents
+            self.split(shard): frozenset(map(self.split, info.parents))
+            for shard, info in self.known.items()
+            if info.parents
         }
+
+    def expired(self, splits: Iterable[Split]) -> frozenset[Split]:
+        """Those of this stream, or of an older one of its name, that are there no longer. A shard that is newer than
+        all that are listed is not: numbers of shards only grow."""
+        newest = max(self.known, default="")
+        names = {split: parse_split(split) for split in splits if is_split_of(self._stream.name, split)}
+        return frozenset(
+            split
+            for split, name in names.items()
+            if name.created_s < self._created_s
+            or (name.created_s == self._created_s and name.shard < newest and name.shard not in self.known)
+        )
 
 
 class Stops(Protocol):
@@ -152,13 +161,10 @@ class Ownership:
                         self.events.put_nowait(Revoked(splits, event.deadline_s))
 
     async def _take_over(self, shards: frozenset[ShardId]) -> None:
+        """Those that the stream has no longer, too: whether anything of them was lost, the log knows."""
         if not shards <= self._shards.known.keys():
             await self._list()
-        unknown = shards - self._shards.known.keys()
-        if unknown:
-            _LOG.warning("leases of shards that the stream no longer has: %s", ", ".join(sorted(unknown)))
-            self._leases.checkpoint(dict.fromkeys(unknown, KclCheckpoint(SHARD_END)))
-        splits = tuple(sorted(map(self._shards.split, shards - unknown)))
+        splits = tuple(sorted(map(self._shards.split, shards)))
         self._owned.update(splits)
         self._counts.leases(held=len(self._owned), taken=len(splits))
         if splits:

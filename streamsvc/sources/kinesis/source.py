@@ -125,6 +125,9 @@ class KinesisSource:
             yield event
 
     def start_at(self, positions: Mapping[Split, Position]) -> None:
+        """Raises ``PositionLost`` for a shard that is gone, unless it is at its end."""
+        for split in self._shards.expired(split for split, place in positions.items() if place != END):
+            raise _expired(split, positions[split])
         self._reader.start({split: Start(place) for split, place in positions.items() if place != END})
         ended = {split: place for split, place in positions.items() if place == END}
         self._reader.stop(ended)
@@ -207,6 +210,13 @@ class KinesisSource:
 
     def parents(self) -> Mapping[Split, frozenset[Split]]:
         return self._shards.parents()
+
+    async def expired(self, places: Mapping[Split, Position]) -> frozenset[Split]:
+        await self._open()
+        unended = [split for split, place in places.items() if place != END]
+        if self._shards.expired(unended):
+            await self._shards.list()
+        return self._shards.expired(unended)
 
     def acknowledge(self, positions: Mapping[Split, Position]) -> None:
         self._ownership.landed(positions)
@@ -309,13 +319,7 @@ class KinesisSource:
         for split, position in positions.items():
             if split not in live:
                 await self._stream.check_same(split, position)
-                raise PositionLost(
-                    "the shard is gone from the stream: retention has passed",
-                    hint=failures.SEEK_HINT,
-                    split=split,
-                    position=position,
-                    shard=parse_split(split).shard,
-                )
+                raise _expired(split, position)
 
     # Tasks
 
@@ -359,6 +363,16 @@ class _InRange:
 
     async def newest_before(self, split: Split, ms: int) -> Position | None:
         return None
+
+
+def _expired(split: Split, position: Position) -> PositionLost:
+    return PositionLost(
+        "the shard is gone from the stream: retention has passed",
+        hint=f"To go on without what it held: streamsvc seek --to end --give-up --split {split}",
+        split=split,
+        position=position,
+        shard=parse_split(split).shard,
+    )
 
 
 def _first(error: BaseException) -> BaseException:

@@ -20,6 +20,12 @@ class SplitName(NamedTuple):
         return f"{self.stream}@{self.shard}.{self.created_s}"
 
 
+def is_split_of(stream: str, split: Split) -> bool:
+    """Of a stream of this name, whenever it was created."""
+    name, _, created = split.rpartition(".")
+    return name.startswith(f"{stream}@") and created.isdecimal()
+
+
 def parse_split(split: Split) -> SplitName:
     """Raises ``ValueError`` for what is no split of a stream."""
     stream, _, rest = split.rpartition("@")

@@ -178,6 +178,9 @@ class KclSource:
     def parents(self) -> Mapping[Split, frozenset[Split]]:
         return self._stream.parents()
 
+    async def expired(self, places: Mapping[Split, Position]) -> frozenset[Split]:
+        return await self._stream.expired(places)
+
     async def lag(self, places: Mapping[Split, Position]) -> Mapping[Split, Lag]:
         """Of a split that is being read, how far the KCL is behind; of others, the stream is asked."""
         told = {split: self._shards[split].behind_ms for split in places if split in self._shards}
