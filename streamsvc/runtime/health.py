@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from operator import add
+from pathlib import Path
 
 from streamsvc import __version__
 from streamsvc.contracts import Lag, Source
@@ -132,7 +133,7 @@ class WorkerHealth:
     def summary(self) -> Summary:
         """Of all pipelines, with what the process used so far."""
         used = resource.getrusage(resource.RUSAGE_SELF)
-        process = Summary(cpu_seconds=used.ru_utime + used.ru_stime, peak_rss_bytes=used.ru_maxrss * 1024)
+        process = Summary(cpu_seconds=used.ru_utime + used.ru_stime, peak_rss_bytes=_peak_rss_bytes())
         return reduce(add, (observer.summary for observer in self._observers.values()), process)
 
     def report(self) -> Report:
@@ -143,6 +144,12 @@ class WorkerHealth:
             status=self.worker_status(),
             summary=self.summary(),
         )
+
+
+def _peak_rss_bytes() -> int:
+    """``getrusage`` would remember how large the process was that started this one (Linux, proc(5): VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 class SupervisorHealth:
