@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -100,7 +101,7 @@ async def test_reading_by_fan_out() -> None:
 
 async def test_leases(dynamodb: DynamoDb) -> None:
     async with open_scene(shards=2, dynamodb=dynamodb.endpoint_url) as scene:
-        table = {"leases": "dynamodb", "application": f"metrics-{time.time_ns()}", "failover": 2}
+        table: dict[str, Any] = {"leases": "dynamodb", "application": f"metrics-{time.time_ns()}", "failover": 2}
         async with scene.source(**table) as source:
             follower = Follower(source)
             splits = await follower.assigned(2)
