@@ -190,6 +190,69 @@ async def test_a_killed_worker_is_replaced_while_shards_are_split_and_merged(ser
             service.check()
 
 
+def _expire(service: Service, shard: int) -> str:
+    """Split it, long ago: by the next request, retention has taken it. Answers its id."""
+    parent = service.scene.stream.shards[f"shardId-{shard:012}"]
+    service.scene.stream.split(parent.id, str((parent.first_hash_key + parent.last_hash_key) // 2), time.time())
+    assert parent.closed is not None
+    parent.closed -= 25 * 3600
+    return parent.id
+
+
+@pytest.mark.parametrize("options", ["leases: none", "retrieval: polling"])
+async def test_a_shard_that_expires_unread_stops_the_pipeline_until_somebody_decides(
+    service: Service, options: str
+) -> None:
+    file = str(service.file)
+    service.configure(options)
+    service.put(10)
+    await service.command("run", file, "--until-end")
+    (gone,) = [split for split in await service.splits() if "shardId-000000000001" in split]
+    keys = [f"key-{number}" for number in range(16)]
+    shard = service.scene.stream.shards["shardId-000000000001"]
+    missed = {key for key in keys if shard.first_hash_key <= hash_key(key) <= shard.last_hash_key}
+    assert missed
+    service.put(5)
+    _expire(service, 1)
+    service.put(5)
+    told = await service.command("run", file, "--until-end", code=1)
+    assert "gone from the source" in told
+    assert f"streamsvc seek --to end --split {gone}" in told
+    move = ["seek", file, "-p", "events", "--split", gone]
+    assert "write end" in await service.command(*move, "--to", "latest", code=2)
+    unborn = gone.replace("shardId-000000000001", "shardId-000000000099")
+    assert "no such split" in await service.command(
+        "seek", file, "-p", "events", "--to", "end", "--split", unborn, code=2
+    )
+    moved = await service.command(*move, "--to", "end", "--reason", "retention was too short")
+    assert f"{gone} goes on at END, epoch 1" in moved
+    await service.command("run", file, "--until-end")
+    found = Counter((row["producer"], row["number"]) for row in service.landed())
+    lost = {(key, number) for key in missed for number in range(10, 15)}
+    assert found == Counter({(key, number) for key in keys for number in range(20)} - lost)
+    async with service.running("one"):
+        sent = service.sent.total() - len(lost)
+        service.put(5)
+        while len(service.landed()) < sent + 80:
+            await asyncio.sleep(0.2)
+
+
+async def test_a_shard_that_came_and_went_while_no_worker_ran_is_missed(service: Service) -> None:
+    file = str(service.file)
+    service.put(10)
+    await service.command("run", file, "--until-end")
+    parent = min(await service.splits())
+    service.scene.stream.split("shardId-000000000000", _middle(service, 0), time.time())
+    await service.command("seek", file, "-p", "events", "--to", "end", "--split", parent)
+    child = parent.replace("shardId-000000000000", _expire(service, 4))
+    told = await service.command("run", file, "--until-end", code=1)
+    assert f"--split {child}" in told
+    await service.command("seek", file, "-p", "events", "--to", "END", "--split", child)
+    service.put(5)
+    await service.command("run", file, "--until-end")
+    service.check()
+
+
 async def test_looks_and_moves(service: Service) -> None:
     service.put(10)
     assert "4 splits" in await service.command("validate", "--online", str(service.file))

@@ -502,6 +502,22 @@ async def test_a_record_that_was_read_and_is_gone_is_told(caplog: pytest.LogCapt
         assert "retention has passed it" in caplog.text
 
 
+async def test_which_shards_have_expired() -> None:
+    async with open_scene(shards=2) as scene, scene.source() as source:
+        first, second = sorted(await source.splits())
+        scene.stream.merge("shardId-000000000000", "shardId-000000000001", time.time())
+        scene.shards[1].closed = time.time() - 25 * 3600
+        newer, older = first.replace("000.", "009."), first.rpartition(".")[0] + ".1000000000"
+        places = dict.fromkeys([first, second, newer, older, "another" + second], BEGINNING)
+        assert await source.expired(places | {older: END}) == frozenset()  # nobody has listed the shards since
+        assert await source.expired(places) == {second, older}
+        assert await source.expired(places | {second: END}) == {older}
+        assert list(source.parents().values()) == [{first, second}]
+        with pytest.raises(PositionLost, match="gone from the stream"):
+            source.start_at({second: BEGINNING})
+        source.start_at({second: END})
+
+
 async def test_a_stream_created_anew_is_another_one() -> None:
     async with open_scene() as scene:
         scene.put(*numbered(3), at=time.time())

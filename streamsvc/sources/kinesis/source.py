@@ -18,7 +18,7 @@ from streamsvc.core.kinesis_positions import BEGINNING, END, parse_position, pos
 from streamsvc.core.leases import LeasePolicy
 from streamsvc.errors import PositionLost, Retryable, SourceUnavailable
 from streamsvc.records import Batch, Position, Ranges, Split
-from streamsvc.sources.kinesis import failures, places
+from streamsvc.sources.kinesis import places
 from streamsvc.sources.kinesis.clients import Clients
 from streamsvc.sources.kinesis.consumer import Consumer
 from streamsvc.sources.kinesis.counts import Counts
