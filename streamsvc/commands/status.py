@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamsvc.app import load, log_of, onlooker_of, selected, state_url
+from streamsvc.commands.shard_tree import Shard, children_of, is_shard, shard_tree, state_of
 from streamsvc.config import Service
 from streamsvc.contracts import Inspectable, Lag
 from streamsvc.core.offsets import offset_of
@@ -43,6 +44,9 @@ class SplitRow(TypedDict):
     pending_segment: str | None
     owner: str | None
     parents: list[str]
+    children: list[str]
+    state: str | None
+    """Of a shard: ``open``, ``closed``, ``waiting`` (for its parents) or ``landed``."""
 
 
 @dataclass(slots=True)
@@ -79,7 +83,7 @@ async def _ask_one(service: Service, name: str) -> dict[str, Any]:
     return {
         "state": state_url(service, name),
         "source_problem": told.problem,
-        "splits": [_row(split, standing, told) for split, standing in sorted(standings.items())],
+        "splits": _related([_row(split, standing, told) for split, standing in sorted(standings.items())]),
         "last_segments": [
             {
                 "segment": outcome.segment,
@@ -131,7 +135,35 @@ def _row(split: Split, standing: Standing, told: Told) -> SplitRow:
         pending_segment=standing.pending.segment if standing.pending else None,
         owner=told.owners.get(split),
         parents=sorted(told.parents.get(split, ())),
+        children=[],
+        state=None,
     )
+
+
+def _related(rows: list[SplitRow]) -> list[SplitRow]:
+    """What hangs on the rows of others."""
+    shards = _shards(rows)
+    for row in rows:
+        if row["split"] in shards:
+            row["children"] = children_of(row["split"], shards)
+            row["state"] = state_of(row["split"], shards)
+    return rows
+
+
+def _shards(rows: list[SplitRow]) -> dict[Split, Shard]:
+    """Those of Kinesis."""
+    return {
+        row["split"]: Shard(
+            row["committed"],
+            row["end"],
+            row["lag_milliseconds"],
+            row["owner"],
+            row["pending_segment"],
+            row["parents"],
+        )
+        for row in rows
+        if is_shard(row["split"], row["committed"])
+    }
 
 
 def _in_a_line(error: StreamsvcError) -> str:
@@ -143,7 +175,10 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
         console.print(f"[bold]{name}[/bold]  log in {pipeline['state']}", highlight=False)
         if pipeline["source_problem"]:
             console.print(Text(f"the source: {pipeline['source_problem']}", style="red"), soft_wrap=True)
-        console.print(_table(pipeline["splits"]))
+        if shards := _shards(pipeline["splits"]):
+            console.print(shard_tree(shards), soft_wrap=True)
+        else:
+            console.print(_table(pipeline["splits"]))
         for outcome in pipeline["last_segments"]:
             rows = sum(item["rows"] for item in outcome["objects"])
             detail = outcome["reason"] or f"{len(outcome['objects'])} objects, {rows:,} rows"
@@ -151,13 +186,9 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
 
 
 def _table(rows: list[SplitRow]) -> Table:
-    """Owners and parents are shown where there are any."""
     table = Table()
     for heading in ("split", "committed up to", "end", "lag", "pending segment"):
         table.add_column(heading, justify="right" if heading in {"committed up to", "end", "lag"} else "left")
-    has_owners, has_parents = any(row["owner"] for row in rows), any(row["parents"] for row in rows)
-    for heading in ["owner"] * has_owners + ["parents"] * has_parents:
-        table.add_column(heading)
     for row in rows:
         table.add_row(
             Text(row["split"]),
@@ -165,8 +196,6 @@ def _table(rows: list[SplitRow]) -> Table:
             place_text(row["end"]) if row["end"] is not None else "?",
             _lag(row),
             row["pending_segment"] or "–",
-            *([Text(row["owner"] or "–")] if has_owners else []),
-            *([Text(", ".join(row["parents"]) or "–")] if has_parents else []),
         )
     return table
 
