@@ -36,6 +36,8 @@ PATH_PART = 200
 
 NEVER = -(2**62)
 """The watermark of a split that nothing was seen of: before every time, and far from where int64 ends."""
+FOREVER = 2**62
+"""The watermark of a split of which nothing is in time any more."""
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
@@ -162,6 +164,12 @@ class Plan(Stored):
         return [claim_key(split, wanted.cursor) for split, wanted in self.ranges.items()]
 
     @property
+    def has_rows(self) -> bool:
+        """What it makes is to be written. Not so of a seek, of a fence, or where idle splits are lifted alone."""
+        moves = any(wanted.to > wanted.cursor.position for wanted in self.ranges.values())
+        return not self.is_seek and bool(moves or self.landed or self.windows)
+
+    @property
     def is_windowed(self) -> bool:
         return any(wanted.watermark is not None for wanted in self.ranges.values())
 
@@ -190,10 +198,12 @@ class Watermark:
     """Of a split: all rows that come have this time or more, but for late ones. Microseconds since the epoch.
 
     is_lift: it is not of rows of the split, but was lifted because nothing came
+    since:   the segment that brought it so far; empty: none did, or it is not known
     """
 
     us: int
     is_lift: bool = False
+    since: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +248,7 @@ class Control:
     number: of the next entry
     config: digest of what windows mean in this pipeline
     joined: the watermark that each split began with
-    ended:  splits that count no more: all their children have joined
+    ended:  splits that count no more: all their children have joined, or somebody has said so
     closed: start of the last window that was closed
     passed: the watermark that closed it: where a split begins that joins now
     owed:   what was closed and has no results yet

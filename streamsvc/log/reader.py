@@ -22,6 +22,7 @@ from streamsvc.core.segments import (
     Plan,
     Standing,
     Start,
+    Watermark,
     checkpoint_key,
     checkpoint_number,
     claim_key,
@@ -211,5 +212,11 @@ def _follow(at: Standing, split: Split, outcome: Outcome) -> Standing:
     return Standing(
         outcome.next[split],
         landed=at.landed | outcome.landed.get(split, frozenset()),
-        watermark=outcome.watermarks.get(split, at.watermark),
+        watermark=_risen(at.watermark, outcome.watermarks.get(split), outcome.segment),
     )
+
+
+def _risen(before: Watermark | None, after: Watermark | None, segment: str) -> Watermark | None:
+    if after is None:
+        return before
+    return replace(after, since=segment if before is None or after.us > before.us else before.since)

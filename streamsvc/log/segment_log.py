@@ -253,9 +253,7 @@ class SegmentLog(LogFolder):
         readable = plan.without(loss.lost) if loss else plan
 
         async def write() -> list[ObjectInfo]:
-            if plan.is_seek or not (readable.ranges or plan.windows):
-                return []
-            return await finish(readable)
+            return await finish(readable) if readable.has_rows else []
 
         return await self._decide(plan, write)
 
@@ -278,8 +276,8 @@ class SegmentLog(LogFolder):
             if await self._lead_on(fences, finish or _refuse):
                 held = {split: wanted.cursor for fence in fences for split, wanted in fence.ranges.items()}
                 ranges = {split: Range(at.retried, at.position, seek=moves[split]) for split, at in held.items()}
-                sought = await self.land(self._by_hand(ranges, reason), _write_nothing)
-            await concurrently(lambda fence: self._decide(fence, _write_nothing), fences)
+                sought = await self.land(self._by_hand(ranges, reason), write_nothing)
+            await concurrently(lambda fence: self._decide(fence, write_nothing), fences)
             if sought is not None and sought.committed:
                 return sought
 
@@ -292,7 +290,7 @@ class SegmentLog(LogFolder):
             await self._save_plan(fence)
             if not await self._claim_all(fence):
                 return fence
-            await self._decide(fence, _write_nothing)
+            await self._decide(fence, write_nothing)
             at = Standing(tail)
 
     def _by_hand(self, ranges: Mapping[Split, Range], reason: str) -> Plan:
@@ -344,7 +342,7 @@ class SegmentLog(LogFolder):
         return None if body is None else Loss.from_json(body, key=loss_key(segment))
 
 
-async def _write_nothing() -> list[ObjectInfo]:
+async def write_nothing() -> list[ObjectInfo]:
     return []
 
 

@@ -9,12 +9,14 @@ from typing import TypeAlias
 
 from streamsvc.contracts import ObjectStore
 from streamsvc.core.segments import (
+    FOREVER,
     NEVER,
     Checkpoint,
     Closing,
     Control,
     Folded,
     Outcome,
+    Range,
     Standing,
     partials_key,
 )
@@ -32,7 +34,7 @@ from streamsvc.errors import LogCorrupt, WindowsChanged
 from streamsvc.log.folder import open_windows_key
 from streamsvc.log.patience import Sleep, concurrently
 from streamsvc.log.reader import digest_of
-from streamsvc.log.segment_log import SegmentLog, new_segment_name
+from streamsvc.log.segment_log import Finish, SegmentLog, new_segment_name, write_nothing
 from streamsvc.records import Partials, Position, Split, Window
 
 Merge: TypeAlias = Callable[[Sequence[Partials]], Awaitable[Partials]]
@@ -69,6 +71,12 @@ class WindowLog(SegmentLog):
             joins = dict.fromkeys(start.positions if start else {}, NEVER)
             await self.decide(view, Entry("begin", self._worker, config=config, joins=joins))
             view = await self.view(view)
+        self.check(view, config)
+        return view
+
+    @staticmethod
+    def check(view: View, config: str) -> None:
+        """Raises ``WindowsChanged``: the pipeline has begun with windows of another digest."""
         if view.control.config != config:
             raise WindowsChanged(
                 "the windows of this pipeline are not those that it began with",
@@ -76,7 +84,6 @@ class WindowLog(SegmentLog):
                 began_with=view.control.config,
                 configured=config,
             )
-        return view
 
     # Reading
 
@@ -142,6 +149,32 @@ class WindowLog(SegmentLog):
         return await self.decide(
             view, Entry("close", self._worker, windows=list(windows), cursors=cursors, passed=passed)
         )
+
+    async def end(self, splits: Collection[Split], reason: str, finish: Finish) -> View:
+        """Let these splits hold no window back any more. Should anything still come of them, it is late.
+
+        First they are lifted beyond all times, so that who still reads one finds all windows passed: a row that is in
+        time behind a closing would be in no result. Raises what ``finish`` raises, of a segment that is not finished.
+        """
+        await self._lift_beyond(splits, reason, finish)
+        view = await self.view()
+        while missing := sorted(set(splits) - set(view.control.ended)):
+            await self.decide(view, Entry("end", self._worker, ended=missing))
+            view = await self.view(view)
+        return view
+
+    async def _lift_beyond(self, splits: Collection[Split], reason: str, finish: Finish) -> None:
+        while True:
+            standings = await self.recover_standings(splits, finish)
+            watermarks = {split: at.watermark.us if at.watermark else NEVER for split, at in standings.items()}
+            ranges = {
+                split: Range(at.cursor, at.cursor.position, watermark=watermarks[split], reached=FOREVER, is_lift=True)
+                for split, at in standings.items()
+                if watermarks[split] < FOREVER
+            }
+            if not ranges:
+                return
+            await self.land(self._by_hand(ranges, reason), write_nothing)
 
     # Results
 

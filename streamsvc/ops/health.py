@@ -65,6 +65,10 @@ class WindowsStatus(TypedDict):
     as_of: str
     """ISO 8601, as all times here."""
     watermark: str | None
+    held_by: str | None
+    """The split whose watermark that is: no window closes that ends later, with its lateness."""
+    held_since: str | None
+    """When what brought it so far was planned; ``None``: nothing of the split was ever committed, or not known."""
     open: int
     groups: int
     """Of all open windows."""

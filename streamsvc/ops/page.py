@@ -137,8 +137,17 @@ def _windows(parts: list[WindowsStatus]) -> Html:
         open=_count(status["open"]),
         groups=_count(status["groups"]),
         watermark=_short_time(status["watermark"]) if status["watermark"] else "–",
+        held=_held(status),
         tables=joined(map(_window, status["windows"][:WINDOWS_SHOWN])),
     )
+
+
+def _held(status: WindowsStatus) -> str:
+    """Which split all others wait for."""
+    if status["held_by"] is None:
+        return ""
+    since = f" since {_short_time(status['held_since'])}" if status["held_since"] else ""
+    return f", of {status['held_by']}{since}"
 
 
 def _window(window: WindowStatus) -> Html:
@@ -270,7 +279,7 @@ _SPLITS = """\
 """
 
 _WINDOWS = """\
-<h3>Open windows <small>provisional · {open} open, {groups} groups · watermark {watermark}</small></h3>
+<h3>Open windows <small>provisional · {open} open, {groups} groups · watermark {watermark}{held}</small></h3>
 {tables}
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -48,8 +48,9 @@ class Destination(Protocol):
         """What is known of them, for people."""
         ...
 
-    async def begin(self) -> None:
-        """Once, before anything is read."""
+    async def begin(self, gone: Collection[Split]) -> None:
+        """Once, before anything is read. ``gone``: splits that the source has no longer, and that were read to their
+        ends."""
         ...
 
     async def run(self) -> None:
@@ -93,7 +94,7 @@ class ToObjects:
         self._log = log
         self._finish = finisher
 
-    async def begin(self) -> None:
+    async def begin(self, gone: Collection[Split]) -> None:
         return
 
     async def run(self) -> None:
@@ -157,8 +158,11 @@ class ToWindows:
     def open_windows(self) -> WindowsStatus | None:
         return self._live.status
 
-    async def begin(self) -> None:
-        await self._log.begin_windows(self._window.digest)
+    async def begin(self, gone: Collection[Split]) -> None:
+        view = await self._log.begin_windows(self._window.digest)
+        parents = self._source.parents()
+        if over := view.without_children(gone, parents):
+            await self._log.end(over, "the source has it no longer", self._finish)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

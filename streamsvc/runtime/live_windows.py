@@ -64,6 +64,8 @@ class LiveWindows:
             "provisional": True,
             "as_of": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "watermark": None if not NEVER < reached <= LAST_TIME else _iso(reached),
+            "held_by": view.held_by,
+            "held_since": _planned_at(view.watermark(view.held_by).since) if view.held_by else None,
             "open": len(starts),
             "groups": merged.groups,
             "windows": [await self._window(merged, self._windows.window(start)) for start in shown],
@@ -84,6 +86,15 @@ class LiveWindows:
             "rows": rows,
             "rows_left_out": finished.rows.num_rows - len(rows),
         }
+
+
+def _planned_at(segment: str) -> str | None:
+    """Names of segments begin with when they were planned."""
+    try:
+        moment = datetime.strptime(segment.partition("-")[0], "%Y%m%dT%H%M%SZ")
+    except ValueError:
+        return None
+    return f"{moment.isoformat()}Z"
 
 
 def _iso(us: int) -> str:

@@ -155,8 +155,7 @@ class Pipeline:
         async for attempt in stamina.retry_context(on=self._is_worth_waiting, attempts=None, timeout=None):
             with attempt:
                 await self._log.begin(self._source.first_positions)
-                await self._expiry.check()
-                await self._to.begin()
+                await self._to.begin(await self._expiry.check())
                 if self._policy.until_end:
                     self._ends = await self._source.ends()
 

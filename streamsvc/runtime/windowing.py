@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamsvc.core.segments import NEVER, Cursor, Plan, Range
+from streamsvc.core.segments import FOREVER, NEVER, Control, Cursor, Plan, Range, Standing
 from streamsvc.core.windows.assignment import Ints
 from streamsvc.core.windows.lateness import Sorted, sort_out
 from streamsvc.core.windows.watermarks import Mask, Run, Watermarks, is_ahead
@@ -228,10 +228,16 @@ class Family(Protocol):
 async def take_over(
     log: WindowLog, source: Family, splits: Collection[Split], finish: Callable[[Plan], Awaitable[list[ObjectInfo]]]
 ) -> dict[Split, Place]:
-    """Let the splits join, if nobody has, and only then ask where they go on."""
+    """Let the splits join, if nobody has, and only then ask where they go on.
+
+    Of one that counts no more nothing is in time: it was sought back, or is there again.
+    """
     view = await log.join(splits, await source.splits(), source.parents())
     standings = await log.recover_standings(splits, finish)
-    return {
-        split: Place(at.cursor, at.watermark.us if at.watermark else view.control.joined[split])
-        for split, at in standings.items()
-    }
+    return {split: Place(at.cursor, _watermark_of(split, at, view.control)) for split, at in standings.items()}
+
+
+def _watermark_of(split: Split, at: Standing, control: Control) -> int:
+    if split in control.ended:
+        return FOREVER
+    return at.watermark.us if at.watermark else control.joined[split]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from random import Random
 
 from streamsvc.core.segments import Outcome, Range, advance
-from streamsvc.log.segment_log import LOOKS, Finish, SegmentLog, _write_nothing
+from streamsvc.log.segment_log import LOOKS, Finish, SegmentLog, write_nothing
 from streamsvc.records import Position, Split
 from tests.property.log_world import World, at
 from tests.property.schedule import Actor, Scheduler
@@ -23,7 +23,7 @@ class SeekBehind(SegmentLog):
         while True:
             cursors = await self.recover_all(moves, finish)
             ranges = {split: Range(cursors[split], cursors[split].position, seek=to) for split, to in moves.items()}
-            outcome = await self.land(self._by_hand(ranges, reason), _write_nothing)
+            outcome = await self.land(self._by_hand(ranges, reason), write_nothing)
             if outcome.committed:
                 return outcome
 

@@ -96,3 +96,19 @@ async def test_a_pipeline_says_what_is_open() -> None:
     await asyncio.wait([task])
     assert shown(status) == {("a0", 0): 1, ("b0", 0): 1, ("c0", 0): 1}
     assert status["provisional"] is True
+
+
+async def test_the_split_that_holds_windows_back_is_named_and_since_when() -> None:
+    """Also by who looks at the log from a checkpoint."""
+    world = World(4)
+    for split, at in (("a", 90), ("b", 30), ("c", 80)):
+        world.put(split, at)
+    await commit(world)
+    for folds in (False, True):
+        log = world.worker().log
+        if folds:
+            await log.checkpoint()
+        looking = live(world)
+        await looking.refresh(await log.view())
+        assert looking.status is not None
+        assert (looking.status["held_by"], looking.status["held_since"]) == ("b", "2026-11-24T00:00:00Z")

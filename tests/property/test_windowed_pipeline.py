@@ -128,12 +128,13 @@ class Worker:
             world.store("state"), name, self.source.first_position, landing_s=0.02, merge=recipe.window.results.merge
         )
         self.observer = Observer("p", Metrics("test"))
+        self.finisher = Finisher(self.source, self.log, build, self.observer)
         self.pipeline = Pipeline(
             Identity("p", CONFIG_DIGEST, 1, lambda: f"20261124T000000Z-{uuid4().hex[:12]}"),
             self.source,
             self.log,
             recipe,
-            Finisher(self.source, self.log, build, self.observer),
+            self.finisher,
             Policy(
                 size_bytes=1 << 20,
                 interval_s=interval_s,
@@ -259,6 +260,65 @@ async def test_children_begin_where_their_parent_ended() -> None:
     await asyncio.wait([task])
     await settle(world)
     await world.check()
+
+
+async def test_a_split_that_the_source_has_no_longer_holds_nothing_back() -> None:
+    """It had no children, as the shards of a stream that was made anew."""
+    world = World(11)
+    for split in SPLITS:
+        world.put(split, 50)
+    await asyncio.wait_for(world.worker(until_end=True).run(), 60)
+    world.topic.remove_split("b")
+    for split in ("a", "c"):
+        world.put(split, 500)
+    await asyncio.wait_for(world.worker(until_end=True).run(), 60)
+    view = await world.view()
+    assert (view.control.ended, view.control.closed, view.pipeline_watermark) == (["b"], 0, 480)
+    await settle(world)
+    await world.check()
+
+
+async def test_a_split_that_was_ended_by_hand_holds_nothing_back_and_what_still_comes_of_it_is_late() -> None:
+    world = World(12)
+    for split in SPLITS:
+        world.put(split, 50)
+    running = world.worker()
+    task = asyncio.create_task(running.run())
+    await until(world, lambda view: len(view.standings) == 3 and all(at.watermark for at in view.standings.values()))
+    command = world.worker()
+    await command.log.end(["b"], "it is gone", command.finisher)
+    for split in SPLITS:
+        world.put(split, 300)
+    missed = world.put("b", 800)
+    for split in ("a", "c"):
+        world.put(split, 700)
+    await until(world, lambda view: view.control.closed == 300 and view.standings["b"].cursor.position[-1] == "3")
+    task.cancel()
+    await asyncio.wait([task])
+    await settle(world)
+    await world.check()
+    _, late = await world.found()
+    assert {("b1", 300), (missed, 800)} <= late.keys()
+
+
+async def test_a_split_that_counts_no_more_and_is_sought_back_counts_nothing_twice() -> None:
+    """A parent is read once more from its start while its children are read: its rows are late, every one."""
+    world = World(13)
+    world.put("a", 50)
+    world.put("b", 50)
+    await asyncio.wait_for(world.worker(until_end=True).run(), 60)
+    for child in ("a1", "a2"):
+        world.topic.add_split(child, parents=["a"])
+    for split in ("a1", "a2", "b"):
+        world.put(split, 60)
+    worker = world.worker(until_end=True)
+    await asyncio.wait_for(worker.run(), 60)
+    assert (await world.view()).control.ended == ["a"]
+    await worker.log.seek({"a": worker.source.first_position}, "once more", worker.finisher)
+    await settle(world)
+    results, late = await world.found()
+    assert results["a0", 0] == 1
+    assert late == Counter({("a0", 0): 1})
 
 
 async def test_silence_closes_the_last_windows_if_that_is_wanted() -> None:

@@ -47,6 +47,8 @@ def windows(as_of: str, *, rows: int = 2, **changes: Any) -> WindowsStatus:
         "provisional": True,
         "as_of": as_of,
         "watermark": "2026-11-24T12:04:10Z",
+        "held_by": "access-3",
+        "held_since": "2026-11-24T12:05:31Z",
         "open": 3,
         "groups": 12_345,
         "windows": [window] * 3,
@@ -333,6 +335,7 @@ async def test_the_page_shows_open_windows_once_and_some_of_their_rows() -> None
         text = (await get(f"{address}/")).text
     assert text.count("Open windows") == 1
     assert text.count("provisional") == 1
+    assert "watermark 2026-11-24 12:04:10 UTC, of access-3 since 2026-11-24 12:05:31 UTC" in text
     assert text.count("2026-11-24 12:00:00 UTC – 2026-11-24 12:05:00 UTC") == 2
     assert "1,000" in text
     assert "/0&lt;b&gt;" in text

@@ -292,6 +292,13 @@ async def test_a_segment_of_another_is_waited_for_and_finished_whole(bench: Benc
     assert (await log.standing("b")).cursor == Cursor(0, "20")
 
 
+async def test_a_segment_without_rows_is_finished_without_its_configuration(bench: Bench) -> None:
+    """What is made by hand has none: a fence whose seek has crashed is ended by whoever comes by."""
+    await hang(await bench.log("w2"), "fence", a=(Cursor(0, "00"), "00"))
+    assert await (await bench.log()).recover("a", bench.finish) == Cursor(0, "00", 1)
+    assert bench.finished == []
+
+
 async def test_a_segment_of_our_own_is_not_waited_for(bench: Bench) -> None:
     await hang(await bench.log(), "ours", a=(Cursor(0, "00"), "10"))
     restarted = await bench.log()

@@ -9,7 +9,17 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamsvc.core.segments import NEVER, Checkpoint, Closing, Control, Cursor, Outcome, Standing, Watermark
+from streamsvc.core.segments import (
+    FOREVER,
+    NEVER,
+    Checkpoint,
+    Closing,
+    Control,
+    Cursor,
+    Outcome,
+    Standing,
+    Watermark,
+)
 from streamsvc.core.windows.assignment import FIRST_TIME, LAST_TIME, FixedWindows
 from streamsvc.core.windows.control import (
     Entry,
@@ -95,6 +105,34 @@ def test_windows_that_are_closed_are_not_closed_again() -> None:
 def test_a_split_whose_children_have_joined_does_not_hold_windows_back() -> None:
     control = replace(JOINED, ended=["b"])
     assert view(control, a=(60, False), b=(3, False), c=(60, False)).pipeline_watermark == 60
+
+
+def test_the_split_that_holds_windows_back_is_named() -> None:
+    assert view(JOINED, a=(60, False), b=(3, False), c=(60, False)).held_by == "b"
+    assert view(JOINED, a=(60, False), b=(3, False)).held_by == "c"
+    assert view(Control()).held_by is None
+
+
+def test_who_is_ended_by_hand_holds_nothing_back() -> None:
+    control = follow(JOINED, Entry("end", "w", ended=["b"]))
+    seen = view(control, a=(60, False), b=(FOREVER, True), c=(50, True))
+    assert (seen.pipeline_watermark, seen.held_by, seen.lift_of("b"), seen.lift_of("c")) == (50, "c", None, 60)
+
+
+def test_children_do_not_begin_where_a_parent_was_ended_by_hand() -> None:
+    control = follow(replace(JOINED, passed=15), Entry("end", "w", ended=["a"]))
+    seen = view(control, a=(FOREVER, True), b=(40, False))
+    for child, parents, begin in (("x", ["a"], 15), ("m", ["a", "b"], 40)):
+        entry = join(seen, child, [child], {child: parents})
+        assert entry is not None
+        assert entry.joins == {child: begin}
+
+
+def test_what_is_gone_counts_until_its_children_have_joined_or_are_gone_too() -> None:
+    parents = {"x": ["a"], "y": ["a"]}
+    assert view(JOINED).without_children(["a", "b", "unknown"], parents) == ["b"]
+    assert view(replace(JOINED, joined={**JOINED.joined, "x": 3})).without_children(["a", "y"], parents) == ["a"]
+    assert view(replace(JOINED, ended=["b"])).without_children(["b"], {}) == []
 
 
 def test_an_idle_split_goes_to_the_least_of_those_with_rows() -> None:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from streamsvc.core.segments import (
     CONTROL,
+    FOREVER,
     NEVER,
     RESULTS,
     Checkpoint,
@@ -35,9 +36,10 @@ class Entry(Stored):
     join:  splits begin to count, with a watermark; ``ended``: their parents do not count any more
     close: these ``windows``; each split had been committed up to ``cursors``; ``passed`` is the watermark that did it
     lift:  idle splits may be lifted to ``lift`` without regard to others
+    end:   ``ended`` count no more: nothing is to come of them, and what comes is late
     """
 
-    kind: Literal["begin", "join", "close", "lift"]
+    kind: Literal["begin", "join", "close", "lift", "end"]
     worker: str
     config: str = ""
     joins: dict[Split, int] = field(default_factory=dict)
@@ -126,6 +128,11 @@ class View:
         return min((self.watermark(split).us for split in self.counting), default=NEVER)
 
     @property
+    def held_by(self) -> Split | None:
+        """The split that holds the pipeline's watermark where it is."""
+        return min(self.counting, key=lambda split: self.watermark(split).us, default=None)
+
+    @property
     def open_windows(self) -> list[int]:
         """Starts of the windows that hold committed rows and are not closed."""
         starts = set(self.base.folded.windows).union(*(outcome.windows for outcome in self.met.values()))
@@ -154,6 +161,11 @@ class View:
             for split, cursor in closing.cursors.items()
         )
 
+    def without_children(self, gone: Collection[Split], parents: Mapping[Split, Collection[Split]]) -> list[Split]:
+        """Those that count and are gone for good: none is left to join of those that came from them."""
+        known = {*self.control.joined, *gone}
+        return [split for split in self.counting if split in gone and _children(split, parents) <= known]
+
     def lift_of(self, split: Split) -> int | None:
         """Where the split is lifted to if nothing comes of it; ``None``: nowhere.
 
@@ -176,7 +188,8 @@ def join(view: View, wanted: Split, live: Iterable[Split], parents: Mapping[Spli
     """Let the split join, and with it all that are live and have no parents; ``None``: it has joined.
 
     A split begins where the last window was closed. The children of a split join together, at the least watermark
-    that their parents have reached: those have landed to their ends, and from now on do not count.
+    that their parents have reached: those have landed to their ends, and from now on do not count. What a parent was
+    lifted to by hand says nothing of them.
     """
     control = view.control
     if wanted in control.joined:
@@ -184,7 +197,8 @@ def join(view: View, wanted: Split, live: Iterable[Split], parents: Mapping[Spli
     joins = {split: control.passed for split in {*live, wanted} if split == wanted or not parents.get(split)}
     family = parents.get(wanted, ())
     if family:
-        begin = max(control.passed, min(view.watermark(parent).us for parent in family))
+        reached = min(view.watermark(parent).us for parent in family)
+        begin = max(control.passed, NEVER if reached == FOREVER else reached)
         joins |= {child: begin for child, of in parents.items() if set(of) & set(family)}
     joins = {split: begin for split, begin in sorted(joins.items()) if split not in control.joined}
     known = {*control.joined, *joins}
