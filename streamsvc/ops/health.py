@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict
+from typing import Any, Literal, NotRequired, Protocol, TypeAlias, TypedDict
 
 Problems: TypeAlias = Mapping[str, str]
 """Part of the service (``access: source``) -> what is wrong with it, for people. Empty is good."""
@@ -33,6 +33,8 @@ class SplitStatus(TypedDict):
     lag_records: int | None
     lag_milliseconds: int | None
     """Both: ``None`` if the source does not say."""
+    parents: NotRequired[list[str]]
+    """Of a shard of Kinesis that came from others: from which."""
 
 
 class ObjectStatus(TypedDict):

@@ -20,6 +20,7 @@ from streamsvc.ops.health import (
 REFRESH_S = 2
 SPLITS_SHOWN = 64
 OBJECTS_SHOWN = 12
+POSITION_SHOWN = 20
 WINDOWS_SHOWN = 2
 RESULTS_SHOWN = 12
 
@@ -188,15 +189,28 @@ def _splits(splits: list[SplitStatus]) -> Html:
         return html("<p>No splits assigned.</p>")
     rows = joined(
         html(
-            "<tr><td>{split}<td class=n>{position}<td class=n>{lag}",
+            "<tr><td>{split}{origin}<td class=n>{position}<td class=n>{lag}",
             split=item["split"],
-            position=item["position"],
+            origin=_origin(item),
+            position=_short_position(item["position"]),
             lag=_lag(item["lag_records"], item["lag_milliseconds"]),
         )
         for item in splits[:SPLITS_SHOWN]
     )
     more = f"and {len(splits) - SPLITS_SHOWN} more; all are in /status" if len(splits) > SPLITS_SHOWN else ""
     return html(_SPLITS, rows=rows, more=more)
+
+
+def _origin(item: SplitStatus) -> Html:
+    parents = item.get("parents")
+    return html("<br><small>from {parents}</small>", parents=", ".join(parents)) if parents else Html("")
+
+
+def _short_position(position: str) -> Html:
+    """Those of Kinesis have 68 characters, of which the last tell one from its neighbours."""
+    if len(position) <= POSITION_SHOWN:
+        return html("{position}", position=position)
+    return html('<span title="{position}">…{tail}</span>', position=position, tail=position[-POSITION_SHOWN:])
 
 
 def _lag_of_all(splits: list[SplitStatus]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from streamsvc import __version__
 from streamsvc.contracts import Lag, Source
+from streamsvc.core.segments import Cursor
 from streamsvc.ops.health import PipelineStatus, Problems, ServiceStatus, SplitStatus, WorkerStatus
 from streamsvc.ops.metrics import Metrics, merge_expositions
 from streamsvc.records import Split
@@ -44,7 +45,7 @@ class Watched:
         return found
 
     def status(self) -> PipelineStatus:
-        splits = self.pipeline.splits
+        splits, parents = self.pipeline.splits, self.reads.parents()
         return PipelineStatus(
             source=self.source,
             sink=self.sink,
@@ -52,12 +53,7 @@ class Watched:
             rows_landed=self.observer.summary.rows,
             rejects=dict(self.observer.rejects),
             splits=[
-                SplitStatus(
-                    split=split,
-                    position=splits.cursors[split].position if split in splits.cursors else "",
-                    lag_records=lag.records,
-                    lag_milliseconds=lag.milliseconds,
-                )
+                _split_status(split, splits.cursors.get(split), lag, parents.get(split, frozenset()))
                 for split, lag in self._lags(splits.assigned)
             ],
             open_segment=self.pipeline.open_segment(),
@@ -69,6 +65,18 @@ class Watched:
 
     def _lags(self, splits: Iterable[Split]) -> list[tuple[Split, Lag]]:
         return [(split, self.observer.lags.get(split, Lag())) for split in sorted(splits)]
+
+
+def _split_status(split: Split, cursor: Cursor | None, lag: Lag, parents: frozenset[Split]) -> SplitStatus:
+    status = SplitStatus(
+        split=split,
+        position=cursor.position if cursor else "",
+        lag_records=lag.records,
+        lag_milliseconds=lag.milliseconds,
+    )
+    if parents:
+        status["parents"] = sorted(parents)
+    return status
 
 
 class WorkerHealth:
