@@ -25,6 +25,7 @@ from streamsvc.app_sinks import (
     UNLIMITED,
     KeyedResults,
     OpenStore,
+    both,
     keyed_results,
     open_kinesis_writer,
 )
@@ -36,12 +37,14 @@ from streamsvc.decoders.build import needs_sample, with_sample
 from streamsvc.errors import ConfigError, ForeignVersion, StoreRefused
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.log.window_log import WindowLog
+from streamsvc.ops.health import WindowsStatus
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import Position, Split
 from streamsvc.runtime.destinations import Closings
 from streamsvc.runtime.finishing import Finisher
 from streamsvc.runtime.health import Watched, WorkerHealth
 from streamsvc.runtime.landing import Identity
+from streamsvc.runtime.live_windows import LiveWindows
 from streamsvc.runtime.memory import MemoryBudget
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.pipeline import Pipeline as RunningPipeline
@@ -49,6 +52,7 @@ from streamsvc.runtime.pipeline import Policy
 from streamsvc.runtime.replay import ReadRejects, Replay
 from streamsvc.runtime.sampling import sample, when_answered
 from streamsvc.runtime.segment import Recipe
+from streamsvc.runtime.window_recipe import WindowRecipe
 from streamsvc.runtime.worker import Worker
 from streamsvc.sinks.kinesis.aggregating import AggregatingWriter
 from streamsvc.sinks.kinesis.writer import KinesisWriter
@@ -224,6 +228,41 @@ def log_of(service: Service, name: str) -> SegmentLog:
     return SegmentLog(state, command_name(), first, landing_s=LANDING_S)
 
 
+async def window_log_of(service: Service, name: str) -> tuple[WindowLog, WindowRecipe] | None:
+    """The log of a windowed pipeline, and how its partials merge to results; ``None``: it has no windows yet.
+
+    Asks no source. Raises ``WindowsChanged``: these windows are not those that it has begun with."""
+    options = service.pipelines[name]
+    if options.window is None:
+        return None
+    stores = new_stores(service, name)
+    state = stores(state_url(service, name), "state")
+    if needs_sample(options.decode) and await _known_columns(options.decode, state) is None:
+        return None
+    keyed = keyed_results(options.sink, service.aws) if isinstance(options.sink, KeyedSink) else None
+    recipe = build_recipe(await _rules(service, name, state), stores, service.memory, keep=Keep(keyed))
+    log = _log(recipe, state, command_name(), first_position(options.source))
+    assert recipe.window is not None
+    assert isinstance(log, WindowLog)
+    view = await log.view()
+    if view.control.number == 0:
+        return None
+    log.check(view, recipe.window.digest)
+    return log, recipe.window
+
+
+async def open_windows(service: Service, name: str) -> WindowsStatus | None:
+    """What is committed of the windows that are open; as ``window_log_of``."""
+    found = await window_log_of(service, name)
+    if found is None:
+        return None
+    log, window = found
+    assert window.results is not None
+    live = LiveWindows(log, window.windows, window.results)
+    await live.refresh(await log.view())
+    return live.status
+
+
 def onlooker_of(service: Service, name: str, metrics: Metrics) -> Inspectable:
     """The source of a pipeline as one that joins no group, not yet open."""
     return onlooker(service.pipelines[name].source, _reader(service, name, 0, service.memory // 8, metrics))
@@ -279,17 +318,9 @@ def new_worker(service: Service, spec: WorkerSpec) -> tuple[Worker, WorkerHealth
         pipeline = await _open_pipeline(service, name, spec, source, keyed, budget, observer)
         health.watch(name, Watched(pipeline, observer, source, options.source.address, options.sink.address))
         spare_the_collector()
-        return source if keyed is None else _both(keyed, source), pipeline
+        return source if keyed is None else both(keyed, source), pipeline
 
     return Worker([partial(open_, name) for name in observers], service.drain), health
-
-
-@asynccontextmanager
-async def _both(
-    first: AbstractAsyncContextManager[object], second: AbstractAsyncContextManager[object]
-) -> AsyncIterator[None]:
-    async with first, second:
-        yield
 
 
 async def _open_pipeline(
@@ -384,7 +415,12 @@ def rejects_of(service: Service, name: str) -> RejectsOf:
 
 
 async def replay_of(service: Service, name: str) -> Replay:
-    """Today's configuration over the rejects of a pipeline. Asks the source only to infer columns."""
+    """Today's configuration over the rejects of a pipeline. Asks the source only to infer columns.
+
+    Raises ``ConfigError`` for a windowed one: the windows that its rejects belong to are closed."""
+    if service.pipelines[name].window is not None:
+        what = f"{name} has a window, and those that its rejects belong to are closed: they are not replayed"
+        raise ConfigError([f"{what}; land them by a pipeline without a window, or under a new name"])
     stores = new_stores(service, name)
     rules = await _rules(service, name, stores(state_url(service, name), "state"))
     found = rejects_of(service, name)

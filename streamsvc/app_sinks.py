@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
@@ -167,6 +167,14 @@ def keyed_results(options: KeyedSink, aws: Aws) -> KeyedResults:
     assert options.kinesis is not None
     stream = options.kinesis.stream
     return KinesisResults(partial(open_kinesis_writer, aws, stream), stream)
+
+
+@asynccontextmanager
+async def both(
+    first: AbstractAsyncContextManager[object], second: AbstractAsyncContextManager[object]
+) -> AsyncIterator[None]:
+    async with first, second:
+        yield
 
 
 @asynccontextmanager

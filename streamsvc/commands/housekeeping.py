@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from streamsvc.app import Inspected, inspect, load, log_of, selected
+from streamsvc.app import Inspected, inspect, load, log_of, selected, window_log_of
 from streamsvc.commands.status import place_text
 from streamsvc.config import Service
 from streamsvc.config_sources import Source
@@ -26,7 +26,8 @@ def gc(file: Path, pipeline: str | None) -> int:
 
     async def collect() -> None:
         for name in selected(service, pipeline):
-            log = log_of(service, name)
+            windowed = await window_log_of(service, name)
+            log = log_of(service, name) if windowed is None else windowed[0]
             checkpoint = await log.checkpoint()
             report = await log.gc()
             print(

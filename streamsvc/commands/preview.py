@@ -16,8 +16,9 @@ from rich.text import Text
 from streamsvc.app import Inspected, inspect, load, new_segment, selected
 from streamsvc.commands.rejects import in_words, show_records
 from streamsvc.ops import logs
-from streamsvc.records import ROW, Batch, DataObject
-from streamsvc.runtime.segment import OpenSegment
+from streamsvc.records import ROW, Batch, DataObject, Partials
+from streamsvc.runtime.window_recipe import WindowRecipe
+from streamsvc.runtime.windowing import open_segment
 from streamsvc.sinks.rejects import read_rejects
 
 WIDEST_TABLE = 10_000
@@ -43,7 +44,7 @@ async def _preview(console: Console, inspected: Inspected, records: int, show: i
     share = max(1, records // max(1, splits))
     ranges = await inspected.source.recent(share)
     console.print(f"[bold]{inspected.name}[/bold]  the last {share} records of each of {splits} splits")
-    segment = OpenSegment(inspected.recipe)
+    segment = open_segment(inspected.recipe, {})
     shown = 0
     async for batch in inspected.source.read_range(ranges) if ranges else _nothing():
         if shown == 0 and len(batch):
@@ -52,11 +53,11 @@ async def _preview(console: Console, inspected: Inspected, records: int, show: i
         segment.add(batch)
     encoded = segment.close(new_segment())
     tally = segment.tally
-    console.print(
-        f"{tally.records:,} records: {sum(item.rows for item in encoded.objects):,} rows; rejected: "
-        f"{in_words(tally.rejects)}",
-        highlight=False,
-    )
+    window = inspected.recipe.window
+    made = f"{sum(item.rows for item in encoded.objects):,} rows" if window is None else f"{tally.late:,} late rows"
+    console.print(f"{tally.records:,} records: {made}; rejected: {in_words(tally.rejects)}", highlight=False)
+    if window is not None and encoded.partials is not None:
+        _show_results(console, window, Partials.from_ipc(encoded.partials), show)
     _show_rejects(console, encoded.rejects, show)
     for item in encoded.objects[:show]:
         text = f"  {item.key}  {item.rows:,} rows, {item.nbytes:,} bytes"
@@ -70,12 +71,25 @@ async def _nothing() -> AsyncIterator[Batch]:
     yield
 
 
-def _show_rows(console: Console, rows: pa.RecordBatch, show: int) -> None:
+def _show_results(console: Console, window: WindowRecipe, partials: Partials, show: int) -> None:
+    """Of the newest window, as if it were closed now, and of nothing but the sample."""
+    if not partials.starts:
+        return
+    newest = window.windows.window(partials.starts[-1])
+    finished = window.aggregation.finish(partials, [newest])
+    console.print(f"{len(partials.starts):,} windows, {partials.groups:,} results; of the newest:", highlight=False)
+    for batch in finished.rows.to_batches()[:1]:
+        _show_rows(console, batch, show, "results")
+    for fault in finished.faults[:show]:
+        console.print(f"  no result: {fault}", highlight=False, markup=False)
+
+
+def _show_rows(console: Console, rows: pa.RecordBatch, show: int, title: str = "rows") -> None:
     """As a table if it fits the terminal, else one row below the other."""
     names = [name for name in rows.schema.names if name != ROW]
     kinds = [str(rows.schema.field(name).type) for name in names]
     shown = [[_text(value) for value in row.values()] for row in rows.slice(0, show).select(names).to_pylist()]
-    table = Table(title="rows", title_justify="left")
+    table = Table(title=title, title_justify="left")
     for name, kind in zip(names, kinds, strict=True):
         table.add_column(f"{name}\n{kind}", overflow="fold")
     for row in shown:

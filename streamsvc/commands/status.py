@@ -14,15 +14,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from streamsvc.app import load, log_of, onlooker_of, selected, state_url
+from streamsvc.app import load, log_of, onlooker_of, open_windows, selected, state_url
 from streamsvc.commands.shard_tree import Shard, children_of, is_shard, shard_tree, state_of
 from streamsvc.config import Service
 from streamsvc.contracts import Inspectable, Lag
 from streamsvc.core.offsets import offset_of
 from streamsvc.core.segments import Standing
-from streamsvc.errors import PositionLost, SourceRefused, SourceUnavailable, StreamsvcError
+from streamsvc.errors import PositionLost, SourceRefused, SourceUnavailable, StreamsvcError, WindowsChanged
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops import logs
+from streamsvc.ops.health import WindowsStatus
 from streamsvc.ops.metrics import Metrics
 from streamsvc.records import Position, Split
 from streamsvc.runtime.replay import is_reject_object
@@ -30,6 +31,7 @@ from streamsvc.runtime.replay import is_reject_object
 T = TypeVar("T")
 
 LAST_OUTCOMES = 5
+RESULTS_SHOWN = 10
 SOURCE_PATIENCE_S = 10.0
 """For each question to a source. One that cannot be reached says so sooner."""
 
@@ -83,6 +85,7 @@ async def _ask_one(service: Service, name: str) -> dict[str, Any]:
     return {
         "state": state_url(service, name),
         "source_problem": told.problem,
+        **await _windows(service, name),
         "splits": _related([_row(split, standing, told) for split, standing in sorted(standings.items())]),
         "last_segments": [
             {
@@ -95,6 +98,16 @@ async def _ask_one(service: Service, name: str) -> dict[str, Any]:
             for outcome in outcomes
         ],
     }
+
+
+async def _windows(service: Service, name: str) -> dict[str, Any]:
+    """Of a windowed pipeline."""
+    if service.pipelines[name].window is None:
+        return {}
+    try:
+        return {"windows": await open_windows(service, name)}
+    except WindowsChanged as changed:
+        return {"windows": None, "windows_problem": _in_a_line(changed)}
 
 
 async def _ask_source(source: Inspectable, log: SegmentLog) -> tuple[Told, dict[Split, Standing]]:
@@ -179,10 +192,33 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
             console.print(shard_tree(shards), soft_wrap=True)
         else:
             console.print(_table(pipeline["splits"]))
+        _show_windows(console, pipeline)
         for outcome in pipeline["last_segments"]:
             rows = sum(item["rows"] for item in outcome["objects"])
             detail = outcome["reason"] or f"{len(outcome['objects'])} objects, {rows:,} rows"
             console.print(f"  {outcome['segment']}  {outcome['state']}  {detail}", highlight=False, markup=False)
+
+
+def _show_windows(console: Console, pipeline: dict[str, Any]) -> None:
+    if "windows_problem" in pipeline:
+        console.print(Text(pipeline["windows_problem"], style="red"), soft_wrap=True)
+    windows: WindowsStatus | None = pipeline.get("windows")
+    if windows is None:
+        return
+    console.print(
+        f"  {windows['open']:,} windows are open with {windows['groups']:,} groups, as far as committed: provisional;"
+        f" watermark {windows['watermark'] or '–'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for window in windows["windows"]:
+        console.print(f"  {window['window_start']} to {window['window_end']}", highlight=False)
+        for row in window["rows"][:RESULTS_SHOWN]:
+            values = [f"{name} {value}" for name, value in row.items() if name not in ("window_start", "window_end")]
+            console.print(f"    {', '.join(values)}", highlight=False, markup=False, soft_wrap=True)
+        more = window["rows_left_out"] + max(0, len(window["rows"]) - RESULTS_SHOWN)
+        if more:
+            console.print(f"    and {more:,} more", highlight=False)
 
 
 def _table(rows: list[SplitRow]) -> Table:
