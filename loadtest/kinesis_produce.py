@@ -26,7 +26,7 @@ from loadtest.kinesis_stage import Servers
 from loadtest.ledger import LedgerWriter
 from loadtest.reshard import Resharding
 from loadtest.stamps import stamped
-from streamsvc.app import RecordWriter, open_record_writer
+from streamsvc.app_kinesis import RecordWriter, open_record_writer
 from streamsvc.config import Aws
 from streamsvc.core.kpl import Put
 from streamsvc.errors import StreamsvcError

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from loadtest.kinesis_stage import Servers, kinesis_servers
-from streamsvc.app import open_record_writer
+from streamsvc.app_kinesis import open_record_writer
 from streamsvc.config import Aws
 from streamsvc.config_sources import KinesisSource as Options
 from streamsvc.contracts import Assigned

@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import uuid4
 
 import orjson
@@ -27,7 +27,6 @@ from streamsvc.app_sinks import (
     OpenStore,
     both,
     keyed_results,
-    open_kinesis_writer,
 )
 from streamsvc.config import Aws, Decode, JsonDecode, Rules, Service
 from streamsvc.config import ObjectSink as ObjectSinkOptions
@@ -54,12 +53,11 @@ from streamsvc.runtime.sampling import sample, when_answered
 from streamsvc.runtime.segment import Recipe
 from streamsvc.runtime.window_recipe import WindowRecipe
 from streamsvc.runtime.worker import Worker
-from streamsvc.sinks.kinesis.aggregating import AggregatingWriter
-from streamsvc.sinks.kinesis.writer import KinesisWriter
 from streamsvc.sinks.rejects import read_rejects
 from streamsvc.sinks.retrying import RetryingResults
 from streamsvc.sources import build as sources
-from streamsvc.sources.build import Reader, first_position, member, onlooker
+from streamsvc.sources.build import first_position, member, onlooker
+from streamsvc.sources.reader import Reader
 from streamsvc.stores.objects import open_store
 from streamsvc.stores.probe import probe
 from streamsvc.stores.retrying import RetryingStore, StoreHealth
@@ -70,7 +68,7 @@ LANDING_S = 3.0
 COMMAND_PATIENCE_S = 10.0
 """How long a command waits for a store that does not answer; a worker waits for ever."""
 
-QUEUE_BYTES = 32 * 1024 * 1024
+QUEUE_BYTES = 16 * 1024 * 1024
 
 NEW_OBJECTS = 100_000
 """More than the records that are on their way at once; they are gone before they are so many."""
@@ -432,13 +430,3 @@ async def replay_of(service: Service, name: str) -> Replay:
     digest = await found.log.save_config(rules.document())
     identity = Identity(name, digest, recipe.decoder.version, new_segment)
     return Replay(identity, found.log, recipe, build, found.store, found.read)
-
-
-RecordWriter: TypeAlias = KinesisWriter | AggregatingWriter
-
-
-@asynccontextmanager
-async def open_record_writer(aws: Aws, stream: str, *, aggregate: bool) -> AsyncIterator[RecordWriter]:
-    """As ``open_kinesis_writer``; ``aggregate``: records are packed as the KPL does."""
-    async with open_kinesis_writer(aws, stream) as writer:
-        yield AggregatingWriter(writer) if aggregate else writer

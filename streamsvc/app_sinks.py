@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -18,18 +18,14 @@ from streamsvc.config_window import microseconds
 from streamsvc.contracts import ObjectStore, ResultSink
 from streamsvc.core.json_text import json_texts
 from streamsvc.core.windows.assignment import windows_of
-from streamsvc.errors import ConfigError, StreamsvcError
+from streamsvc.errors import ConfigError
 from streamsvc.log.reader import digest_of
 from streamsvc.records import Problem
 from streamsvc.runtime.window_recipe import Results, WindowRecipe
 from streamsvc.runtime.windowing import WINDOW_BOUNDS
 from streamsvc.sinks import objects, results
 from streamsvc.sinks.kafka.results import KafkaResults
-from streamsvc.sinks.kinesis.results import KinesisResults
-from streamsvc.sinks.kinesis.writer import KinesisWriter
 from streamsvc.sources.kafka.clients import producer
-from streamsvc.sources.kinesis import failures
-from streamsvc.sources.kinesis.clients import Clients
 from streamsvc.transforms.aggregation.build import BuiltWindow, build_window
 from streamsvc.transforms.engine import noted
 from streamsvc.transforms.placement import Placement
@@ -43,7 +39,9 @@ _MAY_CHANGE = {"interval", "close_idle_after", "late", "max_groups"}
 OpenStore: TypeAlias = Callable[[str, str], ObjectStore]
 """Address and part (``state``, ``sink``, ``late`` or ``rejects``) to a store."""
 
-KeyedResults: TypeAlias = KafkaResults | KinesisResults
+
+class KeyedResults(AbstractAsyncContextManager["KeyedResults"], ResultSink, Protocol):
+    """A sink for results of windows, and a context manager around its use. Connects when the first come."""
 
 
 @contextmanager
@@ -159,14 +157,14 @@ def _object_results(rules: Rules, schema: pa.Schema, stores: OpenStore) -> resul
 
 
 def keyed_results(options: KeyedSink, aws: Aws) -> KeyedResults:
-    """A sink for results of windows, and a context manager around its use. Connects when the first come."""
     if options.kafka is not None:
         kafka = options.kafka
         new_producer = partial(producer, kafka, aws, logging.getLogger("streamsvc.kafka"))
         return KafkaResults(new_producer, kafka.topic, kafka.brokers)
+    from streamsvc import app_kinesis
+
     assert options.kinesis is not None
-    stream = options.kinesis.stream
-    return KinesisResults(partial(open_kinesis_writer, aws, stream), stream)
+    return app_kinesis.results(aws, options.kinesis.stream)
 
 
 @asynccontextmanager
@@ -175,17 +173,3 @@ async def both(
 ) -> AsyncIterator[None]:
     async with first, second:
         yield
-
-
-@asynccontextmanager
-async def open_kinesis_writer(aws: Aws, stream: str) -> AsyncIterator[KinesisWriter]:
-    """Into a Kinesis stream. Raises ``SourceRefused`` for a stream that is not there or may not be looked at, and
-    ``SourceUnavailable`` for one that does not answer."""
-    async with Clients(aws) as clients:
-        client = await clients.get("kinesis")
-
-        def explain(error: BaseException, action: str) -> StreamsvcError:
-            return failures.mapped(error, action, stream=stream, region=client.meta.region_name)
-
-        async with KinesisWriter(client, stream, explain) as writer:
-            yield writer

@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeAlias
 
 import orjson
 
-from streamsvc.app import RecordWriter, open_record_writer
+from streamsvc.app_kinesis import RecordWriter, open_record_writer
 from streamsvc.config import Aws, Endpoints
 from streamsvc.core.kpl import Put
 from streamsvc.errors import ConfigError, Fatal, SourceRefused

@@ -42,7 +42,7 @@ _SECRETS_IN_TEXT = tuple(
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # At debug level these write signatures and whole requests.
-_QUIET = ("asyncio", "boto3", "botocore", "urllib3")
+_QUIET = ("aiobotocore", "asyncio", "boto3", "botocore", "urllib3")
 
 
 def configure(

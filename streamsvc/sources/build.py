@@ -8,7 +8,7 @@ from streamsvc.core.kinesis_positions import BEGINNING
 from streamsvc.core.offsets import position_of
 from streamsvc.records import Position
 from streamsvc.sources.kafka.source import KafkaSource
-from streamsvc.sources.reader import Reader as Reader
+from streamsvc.sources.reader import Reader
 
 
 def first_position(options: Options) -> Position:

@@ -15,7 +15,7 @@ from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionTy
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from loadtest.kafka_broker import BrokerMissing, KafkaBroker
-from streamsvc.app import keyed_results
+from streamsvc.app_sinks import keyed_results
 from streamsvc.config import Aws
 from streamsvc.config_sinks import KeyedSink
 from streamsvc.errors import Retryable, SourceRefused, SourceUnavailable

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from streamsvc.app import keyed_results
+from streamsvc.app_sinks import keyed_results
 from streamsvc.config import Aws, Endpoints
 from streamsvc.config_sinks import KeyedSink
 from streamsvc.errors import SourceRefused, SourceUnavailable, StreamsvcError
