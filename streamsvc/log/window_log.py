@@ -143,12 +143,14 @@ class WindowLog(SegmentLog):
             view = await self.view(view)
         return view
 
-    async def close(self, view: View, windows: Sequence[Window], passed: int) -> bool:
-        """Decide that these windows are complete: everything in this view belongs into their results."""
+    async def close(self, view: View, windows: Sequence[Window], passed: int) -> View | None:
+        """Decide that these windows are complete: everything in this view belongs into their results.
+
+        Answers the view in which they are closed, the last that is owed; ``None``: another was faster.
+        """
         cursors = {split: standing.cursor for split, standing in view.standings.items()}
-        return await self.decide(
-            view, Entry("close", self._worker, windows=list(windows), cursors=cursors, passed=passed)
-        )
+        entry = Entry("close", self._worker, windows=list(windows), cursors=cursors, passed=passed)
+        return replace(view, control=follow(view.control, entry)) if await self.decide(view, entry) else None
 
     async def end(self, splits: Collection[Split], reason: str, finish: Finish) -> View:
         """Let these splits hold no window back any more. Should anything still come of them, it is late.

@@ -86,9 +86,11 @@ class Closer:
         due = view.due(self._windows, self._lateness_us)[:WINDOWS_AT_ONCE]
         if not due:
             return False
-        if await self._log.close(view, due, passed=due[-1].end_us + self._lateness_us):
-            self._closed_here.update(due)
-        return True
+        closed = await self._log.close(view, due, passed=due[-1].end_us + self._lateness_us)
+        if closed is None:
+            return True
+        self._closed_here.update(due)
+        return await self._write(closed, closed.control.owed[-1])
 
     async def look(self) -> View:
         """Read on in the log."""

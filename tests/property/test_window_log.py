@@ -30,7 +30,7 @@ from tests.property.window_world import Rules, run_duel, run_schedule, still_wor
 class JoinAtTheEnd(WindowLog):
     """A split begins at the end of the last window closed, not at its end and the lateness."""
 
-    async def close(self, view: View, windows: Sequence[Window], passed: int) -> bool:
+    async def close(self, view: View, windows: Sequence[Window], passed: int) -> View | None:
         return await super().close(view, windows, windows[-1].end_us)
 
 
