@@ -171,7 +171,15 @@ class JoinFromTheStart(WindowLog):
         return view
 
 
+class EndAtOnce(WindowLog):
+    """A split that is gone counts no more, and who still reads it does not notice."""
+
+    async def _lift_beyond(self, splits: Collection[Split], reason: str, finish: Finish) -> None:
+        return
+
+
 RULES = {
+    "a split that is ended is lifted first": Rules(EndAtOnce),
     "a split joins at the end plus the lateness of what is closed": Rules(JoinAtTheEnd),
     "a split joins at what is closed": Rules(JoinFromTheStart),
     "a split joins before its first claim": Rules(JoinLate),

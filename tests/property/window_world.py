@@ -359,6 +359,18 @@ class WindowWorld:
 
         return self.scheduler.start(f"folder {self.name()}", run)
 
+    def ender(self, dice: Random) -> Actor:
+        """Says of a split that it is gone, though it may be read just now."""
+
+        async def run(actor: Actor) -> None:
+            log = self.log(actor)
+            await log.begin(self.first_positions)
+            view = await log.begin_windows("windows")
+            if view.counting:
+                await log.end([dice.choice(view.counting)], "it is gone", self.finisher(actor, log))
+
+        return self.scheduler.start(f"ender {self.name()}", run)
+
     def quitter(self, dice: Random) -> Actor:
         """Gives up some splits of a segment that has no outcome."""
 
@@ -470,7 +482,7 @@ def run_duel(rules: Rules, steps: tuple[int, int], *, joins_first: bool, folds: 
 
 
 def run_schedule(seed: int, rules: Rules | None = None) -> WindowWorld:
-    """Three workers, a folder, now and then somebody who gives up; crashes, zombies, faults; then the end."""
+    """Three workers, a folder, now and then somebody who gives up or ends a split; crashes, zombies, faults; then the end."""
     with WindowWorld.drawn(seed, rules or Rules()) as world:
         zombies = _live(world)
         world.finish_all()
@@ -483,7 +495,7 @@ def run_schedule(seed: int, rules: Rules | None = None) -> WindowWorld:
 
 def _live(world: WindowWorld) -> list[Actor]:
     scheduler, dice = world.scheduler, world.scheduler.random
-    slots = [0, 0, 1, 1, 2, 2, 3, *dice.choice([[], [], [], [4]])]
+    slots = [0, 0, 1, 1, 2, 2, 3, *dice.choice([[], [], [], [4], [5]])]
     actors = {slot: _fresh(world, slot) for slot in dict.fromkeys(slots)}
     zombies: list[Actor] = []
     slot, burst = 0, dice.choice([0.0, 0.5, 0.9, 0.97])
@@ -514,4 +526,6 @@ def _fresh(world: WindowWorld, slot: int) -> Actor:
     names = sorted(world.streams.times)
     if slot < 3:
         return world.worker(own_dice.sample(names, own_dice.randint(1, len(names))), own_dice)
+    if slot == 5:
+        return world.ender(own_dice)
     return world.folder() if slot == 3 else world.quitter(own_dice)

@@ -125,7 +125,9 @@ class View:
 
     @property
     def pipeline_watermark(self) -> int:
-        return min((self.watermark(split).us for split in self.counting), default=NEVER)
+        """Once all splits have ended nothing is to come any more."""
+        none_left = FOREVER if self.control.joined else NEVER
+        return min((self.watermark(split).us for split in self.counting), default=none_left)
 
     @property
     def held_by(self) -> Split | None:
