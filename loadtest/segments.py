@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from botocore.exceptions import ClientError
 
 from loadtest.lake import Folder
-from streamsvc.core.segments import OUTCOMES, PLANS, Claim, Outcome, Plan, outcome_key, plan_key, segment_of
+from streamsvc.core.log_keys import OUTCOMES, PLANS, outcome_key, plan_key, segment_of
+from streamsvc.core.segments import Claim, Outcome, Plan
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from streamsvc.core.redirects import REDIRECTS, redirect_key
-from streamsvc.core.segments import (
+from streamsvc.core.log_keys import (
     CHECKPOINTS,
     CLAIMS,
     CONTROL,
@@ -15,13 +14,8 @@ from streamsvc.core.segments import (
     OUTCOMES,
     PARTIALS,
     PLANS,
-    Checkpoint,
-    Outcome,
     checkpoint_key,
     checkpoint_number,
-    fold,
-    is_below,
-    is_folded,
     loss_key,
     outcome_key,
     parse_claim_key,
@@ -29,6 +23,8 @@ from streamsvc.core.segments import (
     plan_key,
     segment_of,
 )
+from streamsvc.core.redirects import REDIRECTS, redirect_key
+from streamsvc.core.segments import Checkpoint, Outcome, fold, is_below, is_folded
 from streamsvc.core.windows.control import control_number
 from streamsvc.log.patience import concurrently
 from streamsvc.log.reader import LogReader

@@ -11,18 +11,11 @@ from typing import Any, TypeAlias
 import orjson
 
 from streamsvc.contracts import ObjectStore
-from streamsvc.core.segments import (
+from streamsvc.core.log_keys import (
     CHECKPOINTS,
     OUTCOMES,
     START_KEY,
-    Checkpoint,
-    Claim,
     Cursor,
-    Outcome,
-    Plan,
-    Standing,
-    Start,
-    Watermark,
     checkpoint_key,
     checkpoint_number,
     claim_key,
@@ -30,6 +23,7 @@ from streamsvc.core.segments import (
     outcome_key,
     plan_key,
 )
+from streamsvc.core.segments import Checkpoint, Claim, Outcome, Plan, Standing, Start, Watermark
 from streamsvc.errors import LogCorrupt
 from streamsvc.log.patience import PatientStore, Sleep, concurrently
 from streamsvc.records import Position, Split

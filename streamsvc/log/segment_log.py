@@ -19,11 +19,10 @@ from uuid import uuid4
 import orjson
 
 from streamsvc.contracts import ObjectStore
+from streamsvc.core.log_keys import START_KEY, Cursor, config_key, loss_key, outcome_key, partials_key, plan_key
 from streamsvc.core.redirects import Redirect, redirect_key
 from streamsvc.core.segments import (
-    START_KEY,
     Claim,
-    Cursor,
     Loss,
     Losses,
     Outcome,
@@ -33,12 +32,7 @@ from streamsvc.core.segments import (
     Start,
     abort,
     commit,
-    config_key,
     is_overtaken,
-    loss_key,
-    outcome_key,
-    partials_key,
-    plan_key,
 )
 from streamsvc.errors import Fenced, LogCorrupt
 from streamsvc.log.folder import LogFolder

@@ -8,18 +8,8 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from streamsvc.contracts import ObjectStore
-from streamsvc.core.segments import (
-    FOREVER,
-    NEVER,
-    Checkpoint,
-    Closing,
-    Control,
-    Folded,
-    Outcome,
-    Range,
-    Standing,
-    partials_key,
-)
+from streamsvc.core.log_keys import partials_key
+from streamsvc.core.segments import FOREVER, NEVER, Checkpoint, Closing, Control, Folded, Outcome, Range, Standing
 from streamsvc.core.windows.control import (
     Entry,
     Result,

@@ -9,7 +9,8 @@ from time import monotonic
 from typing import Protocol
 
 from streamsvc.contracts import Source
-from streamsvc.core.segments import Cursor, Range
+from streamsvc.core.log_keys import Cursor
+from streamsvc.core.segments import Range
 from streamsvc.errors import Retryable
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.log.window_log import WindowLog

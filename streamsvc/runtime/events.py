@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from streamsvc.contracts import Assigned, Revoked
-from streamsvc.core.segments import Cursor
+from streamsvc.core.log_keys import Cursor
 from streamsvc.records import Batch, Split
 from streamsvc.runtime.windowing import Place
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from streamsvc.contracts import Source
-from streamsvc.core.segments import Cursor
+from streamsvc.core.log_keys import Cursor
 from streamsvc.errors import PositionLost
 from streamsvc.log.segment_log import Finish, SegmentLog
 from streamsvc.records import Split

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from streamsvc import __version__
 from streamsvc.contracts import Lag, Source
-from streamsvc.core.segments import Cursor
+from streamsvc.core.log_keys import Cursor
 from streamsvc.ops.health import PipelineStatus, Problems, ServiceStatus, SplitStatus, WorkerStatus
 from streamsvc.ops.metrics import Metrics, merge_expositions
 from streamsvc.records import Split

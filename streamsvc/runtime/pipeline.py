@@ -18,7 +18,7 @@ from time import monotonic
 import stamina
 
 from streamsvc.contracts import Assigned, Revoked, Source
-from streamsvc.core.segments import Cursor
+from streamsvc.core.log_keys import Cursor
 from streamsvc.errors import Retryable
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.health import OpenSegmentStatus, WindowsStatus

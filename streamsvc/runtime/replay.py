@@ -16,7 +16,8 @@ from typing import TypeAlias
 import pyarrow as pa
 
 from streamsvc.contracts import ObjectStore, OpenObjects
-from streamsvc.core.segments import Cursor, Outcome, Plan, Range
+from streamsvc.core.log_keys import Cursor
+from streamsvc.core.segments import Outcome, Plan, Range
 from streamsvc.errors import LogCorrupt
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ROW, Batch, DataObject, ObjectInfo, Span, Split

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import count
 
-from streamsvc.core.segments import Cursor, Outcome, Range
+from streamsvc.core.log_keys import Cursor
+from streamsvc.core.segments import Outcome, Range
 from streamsvc.records import Batch, Position, Ranges, Span, Split
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamsvc.core.segments import FOREVER, NEVER, Control, Cursor, Plan, Range, Standing
+from streamsvc.core.log_keys import Cursor
+from streamsvc.core.segments import FOREVER, NEVER, Control, Plan, Range, Standing
 from streamsvc.core.windows.assignment import Ints
 from streamsvc.core.windows.lateness import Sorted, sort_out
 from streamsvc.core.windows.watermarks import Mask, Run, Watermarks, is_ahead

@@ -10,8 +10,9 @@ import pytest
 
 from streamsvc.app import load, log_of
 from streamsvc.commands.status import status
+from streamsvc.core.log_keys import Cursor, claim_key, plan_key
 from streamsvc.core.offsets import position_of
-from streamsvc.core.segments import Cursor, Plan, Range, claim_key, plan_key
+from streamsvc.core.segments import Plan, Range
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ObjectInfo, Position, Split
 

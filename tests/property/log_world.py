@@ -11,7 +11,8 @@ from typing import Self, TypeAlias
 
 import orjson
 
-from streamsvc.core.segments import Cursor, Outcome, Plan, Range, advance
+from streamsvc.core.log_keys import Cursor
+from streamsvc.core.segments import Outcome, Plan, Range, advance
 from streamsvc.errors import Fenced
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ObjectInfo, Position, Split

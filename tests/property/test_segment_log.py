@@ -13,26 +13,18 @@ from typing import TypeAlias
 
 import pytest
 
-from streamsvc.core.segments import (
+from streamsvc.core.log_keys import (
     CHECKPOINTS,
     CLAIMS,
     PLANS,
-    Checkpoint,
-    Claim,
     Cursor,
-    Outcome,
-    Plan,
-    Start,
-    abort,
     checkpoint_key,
     checkpoint_number,
-    commit,
-    fold,
-    is_below,
     outcome_key,
     parse_claim_key,
     segment_of,
 )
+from streamsvc.core.segments import Checkpoint, Claim, Outcome, Plan, Start, abort, commit, fold, is_below
 from streamsvc.errors import LogCorrupt
 from streamsvc.log.folder import GcReport
 from streamsvc.log.segment_log import Finish, SegmentLog

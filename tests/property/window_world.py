@@ -482,7 +482,8 @@ def run_duel(rules: Rules, steps: tuple[int, int], *, joins_first: bool, folds: 
 
 
 def run_schedule(seed: int, rules: Rules | None = None) -> WindowWorld:
-    """Three workers, a folder, now and then somebody who gives up or ends a split; crashes, zombies, faults; then the end."""
+    """Three workers, a folder, now and then somebody who gives up or ends a split; crashes, zombies, faults; then the
+    end."""
     with WindowWorld.drawn(seed, rules or Rules()) as world:
         zombies = _live(world)
         world.finish_all()

@@ -6,8 +6,9 @@ import asyncio
 from pathlib import Path
 
 from streamsvc.app import instance_name, load, log_of, new_stores, state_url
+from streamsvc.core.log_keys import Cursor
 from streamsvc.core.offsets import position_of
-from streamsvc.core.segments import Cursor, Plan, Range
+from streamsvc.core.segments import Plan, Range
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ObjectInfo
 

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from streamsvc.core.log_keys import Cursor
 from streamsvc.core.offsets import position_of
-from streamsvc.core.segments import Cursor, Plan, Range
+from streamsvc.core.segments import Plan, Range
 from streamsvc.errors import PositionLost
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ObjectInfo, Split

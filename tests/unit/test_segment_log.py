@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from streamsvc.core.segments import Checkpoint, Cursor, Outcome, Plan, Range, checkpoint_key, claim_key, outcome_key
+from streamsvc.core.log_keys import Cursor, checkpoint_key, claim_key, outcome_key
+from streamsvc.core.segments import Checkpoint, Outcome, Plan, Range
 from streamsvc.errors import Fenced, LogCorrupt, PositionLost, StoreRefused, StoreUnavailable
 from streamsvc.log.folder import GcReport
 from streamsvc.log.reader import LogReader

@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamsvc.core.log_keys import (
+    Cursor,
+    checkpoint_key,
+    checkpoint_number,
+    claim_key,
+    outcome_key,
+    parse_claim_key,
+    segment_of,
+)
 from streamsvc.core.segments import (
     Checkpoint,
     Claim,
-    Cursor,
     Loss,
     Outcome,
     Plan,
@@ -21,17 +29,11 @@ from streamsvc.core.segments import (
     Stored,
     abort,
     advance,
-    checkpoint_key,
-    checkpoint_number,
-    claim_key,
     commit,
     fold,
     is_below,
     is_folded,
     is_overtaken,
-    outcome_key,
-    parse_claim_key,
-    segment_of,
 )
 from streamsvc.errors import LogCorrupt
 from streamsvc.records import ObjectInfo

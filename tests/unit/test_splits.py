@@ -1,5 +1,5 @@
+from streamsvc.core.log_keys import Cursor
 from streamsvc.core.offsets import position_of as at
-from streamsvc.core.segments import Cursor
 from streamsvc.records import Span
 from streamsvc.runtime.splits import Splits
 from tests.unit.test_records import make_batch

@@ -9,17 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamsvc.core.segments import (
-    FOREVER,
-    NEVER,
-    Checkpoint,
-    Closing,
-    Control,
-    Cursor,
-    Outcome,
-    Standing,
-    Watermark,
-)
+from streamsvc.core.log_keys import Cursor
+from streamsvc.core.segments import FOREVER, NEVER, Checkpoint, Closing, Control, Outcome, Standing, Watermark
 from streamsvc.core.windows.assignment import FIRST_TIME, LAST_TIME, FixedWindows
 from streamsvc.core.windows.control import (
     Entry,

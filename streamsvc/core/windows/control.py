@@ -10,20 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from streamsvc.core.segments import (
-    CONTROL,
-    FOREVER,
-    NEVER,
-    RESULTS,
-    Checkpoint,
-    Closing,
-    Control,
-    Cursor,
-    Outcome,
-    Standing,
-    Stored,
-    Watermark,
-)
+from streamsvc.core.log_keys import CONTROL, RESULTS, Cursor
+from streamsvc.core.segments import FOREVER, NEVER, Checkpoint, Closing, Control, Outcome, Standing, Stored, Watermark
 from streamsvc.core.windows.assignment import Windows, window_name
 from streamsvc.records import ObjectInfo, Split, Window
 
