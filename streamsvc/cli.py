@@ -157,6 +157,21 @@ def seek(
 
 
 @app.command()
+def end_split(
+    file: File,
+    pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="The windowed pipeline.")],
+    split: Annotated[list[str], typer.Option(help="One that `status` says windows wait for; repeat for more.")],
+    *,
+    reason: Annotated[str, typer.Option(help="Kept in the log.")] = "",
+    give_up: GiveUp = False,
+) -> None:
+    """Let windows close without a split that is gone for good: of a topic that was deleted or made anew."""
+    from streamsvc.commands.end_split import end_split as command
+
+    raise typer.Exit(command(file, pipeline, splits=split, reason=reason, give_up=give_up))
+
+
+@app.command()
 def redirect(
     file: File,
     pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="Whose pending segments.")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,8 +60,7 @@ def seek(file: Path, pipeline: str, *, to: str, splits: list[Split], reason: str
 
 async def _seek(inspected: Inspected, moves: dict[Split, Position], reason: str, *, give_up: bool) -> None:
     if give_up:
-        for plan in await _pending(inspected, moves):
-            await _give_up(inspected, plan, reason)
+        await give_up_pending(inspected, moves, reason)
     outcome = await inspected.log.seek(moves, reason, inspected.finisher)
     print(f"{inspected.name}: moved by {outcome.segment}")
     for split, cursor in sorted(outcome.next.items()):
@@ -136,7 +135,13 @@ def _check_target(to: str, splits: list[Split], source: Source) -> None:
         raise ConfigError([f"--to {to}: before 1970, when no record was written; write earliest"])
 
 
-async def _pending(inspected: Inspected, splits: dict[Split, Position]) -> list[Plan]:
+async def give_up_pending(inspected: Inspected, splits: Iterable[Split], reason: str) -> None:
+    """Decide the pending segments of these splits, with what of them is lost."""
+    for plan in await _pending(inspected, splits):
+        await _give_up(inspected, plan, reason)
+
+
+async def _pending(inspected: Inspected, splits: Iterable[Split]) -> list[Plan]:
     standings = await inspected.log.standings(splits)
     plans = {standing.pending.segment: standing.pending for standing in standings.values() if standing.pending}
     return list(plans.values())

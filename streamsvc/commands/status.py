@@ -199,6 +199,13 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
             console.print(f"  {outcome['segment']}  {outcome['state']}  {detail}", highlight=False, markup=False)
 
 
+def _held(windows: WindowsStatus) -> str:
+    """Why no window closes."""
+    if windows["held_by"] is None:
+        return ""
+    return f", which is that of {windows['held_by']} since {windows['held_since'] or 'it began'}"
+
+
 def _show_windows(console: Console, pipeline: dict[str, Any]) -> None:
     if "windows_problem" in pipeline:
         console.print(Text(pipeline["windows_problem"], style="red"), soft_wrap=True)
@@ -207,7 +214,7 @@ def _show_windows(console: Console, pipeline: dict[str, Any]) -> None:
         return
     console.print(
         f"  {windows['open']:,} windows are open with {windows['groups']:,} groups, as far as committed: provisional;"
-        f" watermark {windows['watermark'] or '–'}",
+        f" watermark {windows['watermark'] or '–'}{_held(windows)}",
         highlight=False,
         soft_wrap=True,
     )

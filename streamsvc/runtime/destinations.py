@@ -11,6 +11,7 @@ from typing import Protocol
 from streamsvc.contracts import Source
 from streamsvc.core.log_keys import Cursor
 from streamsvc.core.segments import Range
+from streamsvc.core.windows.control import View
 from streamsvc.errors import Retryable
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.log.window_log import WindowLog
@@ -24,6 +25,9 @@ from streamsvc.runtime.segment import OpenSegment, Recipe
 from streamsvc.runtime.splits import Splits
 from streamsvc.runtime.window_recipe import WindowRecipe
 from streamsvc.runtime.windowing import Place, WindowedSegment, lift, take_over, with_watermarks
+
+WAITS_TOLD_EVERY_S = 10.0
+"""What keeps ``--close-windows`` from its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,7 @@ class ToWindows:
         self._planned_at = monotonic()
         self._policy = policy
         self._ending = False
+        self._told_at = 0.0
 
     @property
     def open_windows(self) -> WindowsStatus | None:
@@ -203,11 +208,21 @@ class ToWindows:
     async def is_complete(self) -> bool:
         while await self.closer.step():
             pass
-        if self._policy.at_end:
-            self._ending = True
+        if self._policy.at_end and not self._ending:
+            self._ending, self._told_at = True, monotonic()
+        if self._ending:
             await self.closer.lift_all()
         view = await self.closer.look()
-        return not view.control.owed and not (self._policy.at_end and view.open_windows)
+        if self._ending and view.open_windows:
+            self._tell_what_holds(view)
+            return False
+        return not view.control.owed
+
+    def _tell_what_holds(self, view: View) -> None:
+        """Who owns a split lifts it. One that nobody has comes to somebody, or it is gone and has to be ended."""
+        if monotonic() - self._told_at >= WAITS_TOLD_EVERY_S:
+            self._told_at = monotonic()
+            self._observer.windows_wait(view.held_by, len(view.open_windows))
 
     def _lifts(self, splits: Splits) -> dict[Split, int]:
         """Where to lift the splits that nothing comes of: not those with children, which end where they are."""

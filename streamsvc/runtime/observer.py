@@ -136,6 +136,15 @@ class Observer:
         for fault in result.faults:
             self._log.warning("a group of a window has no result", window=window, fault=fault)
 
+    def windows_wait(self, split: Split | None, windows: int) -> None:
+        """All is read, and windows stay open: a split has not been lifted yet."""
+        self._log.warning(
+            "windows cannot be closed: a split holds them back",
+            split=split,
+            windows=windows,
+            hint="Its owner will let them close. If the split is gone for good: streamsvc end-split",
+        )
+
     def finishing(self, plan: Plan) -> None:
         """A segment of another worker is read and written again."""
         self._metrics.segments_finished.labels(self._pipeline).inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pyarrow.dataset as dataset
 import pytest
 from confluent_kafka import Producer
 
+from streamsvc.app import load, window_log_of
+from streamsvc.commands.end_split import end_split
 from streamsvc.commands.housekeeping import gc
 from streamsvc.commands.preview import preview
 from streamsvc.commands.rejects import rejects
@@ -136,6 +139,29 @@ def test_rejects_are_shown_and_not_replayed(service: Service, capsys: pytest.Cap
     assert "malformed" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="are not replayed"):
         rejects(service.file, None, replay=True, limit=5, as_json=False)
+
+
+def test_a_split_that_is_gone_is_named_and_ended(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    """As that of a topic that was deleted: it has joined, and nobody will ever read it."""
+    service.run("--until-end")
+
+    async def haunt() -> None:
+        found = await window_log_of(load(service.file), "p")
+        assert found is not None
+        await found[0].join(["ghost"], ["ghost"], {})
+
+    asyncio.run(haunt())
+    assert windows_of(service, capsys)["windows"]["held_by"] == "ghost"
+    assert status(service.file, None, as_json=False) == 0
+    assert "which is that of ghost since it began" in capsys.readouterr().out
+    [alive] = [row["split"] for row in windows_of(service, capsys)["splits"] if row["committed"].endswith("301")]
+    for split, why in ((alive, "is still there"), ("unknown", "no split unknown counts for windows")):
+        with pytest.raises(ConfigError, match=why):
+            end_split(service.file, "p", splits=[split], reason="", give_up=False)
+    assert end_split(service.file, "p", splits=["ghost"], reason="deleted", give_up=True) == 0
+    assert "ghost ended; windows now wait for numbers" in capsys.readouterr().out
+    service.run("--until-end", "--close-windows")
+    assert windows_of(service, capsys)["windows"]["open"] == 0
 
 
 def test_close_windows_goes_with_until_end(service: Service) -> None:

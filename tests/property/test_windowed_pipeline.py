@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from streamsvc.contracts import ObjectStore
 from streamsvc.core.segments import Watermark
@@ -20,6 +21,7 @@ from streamsvc.errors import WindowsChanged
 from streamsvc.log.reader import digest_of
 from streamsvc.log.window_log import WindowLog
 from streamsvc.ops.metrics import Metrics
+from streamsvc.runtime import destinations
 from streamsvc.runtime.destinations import Closings
 from streamsvc.runtime.finishing import Finisher
 from streamsvc.runtime.landing import Identity
@@ -278,6 +280,24 @@ async def test_a_split_that_the_source_has_no_longer_holds_nothing_back() -> Non
     await world.check()
 
 
+async def test_who_closes_windows_at_the_end_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(destinations, "WAITS_TOLD_EVERY_S", 0.05)
+    world = World(14)
+    world.put("a", 50)
+    await asyncio.wait_for(world.worker(until_end=True).run(), 60)
+    await world.worker().log.join(["ghost"], ["ghost"], {})
+    worker = world.worker(until_end=True, close=True)
+    with capture_logs() as told:
+        task = asyncio.create_task(worker.run())
+        while not any(line["event"].startswith("windows cannot be closed") for line in told):
+            await asyncio.sleep(0.01)
+    [first, *_] = [line for line in told if line["event"].startswith("windows cannot be closed")]
+    assert (first["split"], first["windows"]) == ("ghost", 1)
+    await worker.log.end(["ghost"], "it is gone", worker.finisher)
+    await asyncio.wait_for(task, 60)
+    await world.check()
+
+
 async def test_a_split_that_was_ended_by_hand_holds_nothing_back_and_what_still_comes_of_it_is_late() -> None:
     world = World(12)
     for split in SPLITS:
@@ -353,17 +373,18 @@ async def test_memory_short_for_partials_cuts_early() -> None:
 @pytest.mark.parametrize("seed", range(8))
 async def test_crashes_lost_sessions_and_a_faulty_store(seed: int) -> None:
     world = World(seed, fault_share=0.1)
+    dice = random.Random(seed)
     world.produce(200)
     running: dict[asyncio.Task[None], Worker] = {}
     lost: set[asyncio.Task[None]] = set()
     kills = 0
     for _ in range(50):
-        world.produce(world.random.randint(0, 60))
+        world.produce(dice.randint(0, 60))
         if len(running) < 3:
             worker = world.worker()
             running[asyncio.create_task(worker.run())] = worker
-        task = world.random.choice(list(running))
-        match world.random.randint(0, 6):
+        task = dice.choice(list(running))
+        match dice.randint(0, 6):
             case 0:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
@@ -379,7 +400,7 @@ async def test_crashes_lost_sessions_and_a_faulty_store(seed: int) -> None:
             case 3:
                 await running[task].log.checkpoint()
                 await running[task].log.gc()
-        await asyncio.sleep(world.random.random() * 0.03)
+        await asyncio.sleep(dice.random() * 0.03)
     assert kills > 2
     for task in running:
         task.cancel()
