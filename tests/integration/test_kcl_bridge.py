@@ -51,6 +51,7 @@ class Play:
     source: KclSource
     at: dict[Split, Position] = field(default_factory=dict)
     values: dict[Split, list[bytes]] = field(default_factory=dict)
+    behind: list[tuple[Split, int | None]] = field(default_factory=list)
 
     def start_at(self, position: Position, split: Split = SPLIT) -> None:
         self.at[split] = position
@@ -80,10 +81,18 @@ class Play:
 async def played(stream: ScriptedStream | None = None, queue_bytes: int = 1024 * 1024) -> AsyncIterator[Play]:
     stream = stream or ScriptedStream(SHARD, OTHER)
     async with ScriptedKcl() as kcl:
-        source = KclSource(stream, SETTINGS, kcl.command, queue_bytes=queue_bytes, restart_s=0.01)
+        behind: list[tuple[Split, int | None]] = []
+        source = KclSource(
+            stream,
+            SETTINGS,
+            kcl.command,
+            queue_bytes=queue_bytes,
+            restart_s=0.01,
+            on_behind=lambda split, milliseconds: behind.append((split, milliseconds)),
+        )
         async with source:
             await kcl.restarted()
-            yield Play(kcl, stream, source)
+            yield Play(kcl, stream, source, behind=behind)
 
 
 async def nothing_more(task: asyncio.Task[None]) -> None:
@@ -462,3 +471,18 @@ async def test_nobody_is_left_when_the_source_is_left() -> None:
 async def gone(pid: int) -> None:
     while Path(f"/proc/{pid}").exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
         await asyncio.sleep(0.01)
+
+
+async def test_how_far_the_kcl_is_behind_is_told_until_it_brings_no_more() -> None:
+    async with played() as play:
+        shard = await play.kcl.start(SHARD, "TRIM_HORIZON")
+        await play.event()
+        play.start_at(BEGINNING)
+        await shard.process(numbered(100, 109), behind_ms=7000)
+        await shard.process([], behind_ms=0)
+        assert play.behind == [(SPLIT, 7000), (SPLIT, 0)]
+        await shard.ask({"action": "leaseLost"})
+        shard.hang_up()
+        async with asyncio.timeout(20):
+            while play.behind[-1] != (SPLIT, None):
+                await asyncio.sleep(0.01)

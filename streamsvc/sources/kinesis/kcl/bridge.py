@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from streamsvc.contracts import Source, SplitEvent
@@ -57,6 +58,7 @@ class Inbox:
 class Bridge:
     """stream:       the same stream as read without the KCL: what the KCL does not bring again is read there
     landed:       where each split was last acknowledged
+    on_behind:    told how far the reading of a split is behind, in milliseconds; ``None``: it is read no longer
     hold_s:       how long the KCL is kept from giving a shard away while its segment lands
     long_message: of lines that are longer than a socket's buffer one is taken in at a time
     """
@@ -64,6 +66,7 @@ class Bridge:
     stream: Source
     inbox: Inbox
     hold_s: float
+    on_behind: Callable[[Split, int | None], None]
     changes: Changes = field(default_factory=Changes)
     landed: dict[Split, Position] = field(default_factory=dict)
     events: asyncio.Queue[SplitEvent | BaseException] = field(default_factory=asyncio.Queue)

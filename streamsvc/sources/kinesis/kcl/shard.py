@@ -139,6 +139,8 @@ class Shard:
         match message:
             case ProcessRecords():
                 self._behind_ms = message.millis_behind_latest
+                if self._behind_ms is not None and not self._is_fenced:
+                    self._bridge.on_behind(self.split, self._behind_ms)
                 await self._take(message.records)
             case ShardEnded():
                 await self._end()

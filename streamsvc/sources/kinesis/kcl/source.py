@@ -48,6 +48,7 @@ class KclSource:
     stream:      the same stream as a source of its own that joins no group; entered and left with this one
     settings:    what the daemon is told
     command:     the daemon's, see ``command_line``; run in a folder with the files of ``write_files``
+    on_behind:   told how far the reading of a split is behind, in milliseconds; ``None``: it is read no longer
     hold_s:      how long the KCL is kept from giving a shard away while its segment lands
     queue_bytes: what may wait for the pipeline. Beside it one long message is in hand at a time, and the JVM has a
                  heap of its own
@@ -62,11 +63,12 @@ class KclSource:
         queue_bytes: int,
         hold_s: float = 0.8 * HANDOFF_S,
         restart_s: float = 1.0,
+        on_behind: Callable[[Split, int | None], None] = lambda _split, _milliseconds: None,
     ) -> None:
         self._settings = settings
         self._command = command
         self._restart_s = restart_s
-        self._bridge = Bridge(stream, Inbox(queue_bytes), hold_s)
+        self._bridge = Bridge(stream, Inbox(queue_bytes), hold_s, on_behind)
         self._stream = stream
         self._shards: dict[Split, Shard] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -255,6 +257,7 @@ class KclSource:
         finally:
             if self._shards.get(split) is shard:
                 del self._shards[split]
+                self._bridge.on_behind(split, None)
             self._bridge.changes.tell()
         if not shard.is_over and generation == self._daemon.generation and not self._bridge.closing:
             # The daemon ends when it misses a child; should it not have noticed, nothing would come of this shard.
