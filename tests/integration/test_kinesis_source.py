@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from contextlib import suppress
+from itertools import repeat
 from typing import Literal
 
 import pytest
@@ -16,7 +17,7 @@ from streamsvc.core.kinesis_positions import BEGINNING, END, position_after, pos
 from streamsvc.core.kpl import encode_aggregate, hash_key
 from streamsvc.errors import PositionLost, SourceRefused
 from streamsvc.records import Position, Split
-from streamsvc.sources.kinesis import answers, fanout
+from streamsvc.sources.kinesis import answers, fanout, pacing, retrieval
 from streamsvc.sources.kinesis.source import KinesisSource
 from streamsvc.testing.kinesis_server import Fault, Limits, random_faults
 from streamsvc.testing.kinesis_server.streams import Options
@@ -95,7 +96,20 @@ async def test_records_come_soon_after_they_were_put() -> None:
         assert follower.everything() == numbered(20)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a source waits for while it polls comes twenty times as soon; how waits grow and shrink is the same."""
+    for module, names in {
+        pacing: ("TIP_INTERVAL_S", "SLOW_S", "SLOWEST_S"),
+        retrieval: ("RETRY_S", "MAX_RETRY_S"),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(module, name) / 20)
+    monkeypatch.setattr(pacing, "CALLS_PER_S", 20 * pacing.CALLS_PER_S)
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize("seed", range(12))
 async def test_polling_under_faults(seed: int) -> None:
     rates = {Fault.THROTTLE: 0.15, Fault.INTERNAL: 0.05, Fault.UNAVAILABLE: 0.05, Fault.RESET_BEFORE: 0.05}
     rates |= {Fault.RESET_AFTER: 0.05, Fault.EXPIRED: 0.15, Fault.EMPTY: 0.1}
@@ -114,6 +128,32 @@ async def test_polling_under_faults(seed: int) -> None:
             await follower.read_until(200)
             assert sorted(follower.everything()) == sorted(numbered(200))
         assert scene.server.faults.fired.total() > 5
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize(
+    ("operation", "fault", "told"),
+    [
+        ("GetRecords", Fault.THROTTLE, "kinesis throttles"),
+        ("GetShardIterator", Fault.THROTTLE, "kinesis throttles"),
+        ("GetRecords", Fault.EXPIRED, "expire as soon as they are made"),
+        ("GetRecords", Fault.INTERNAL, "answered with a fault"),
+        ("GetRecords", Fault.RESET_AFTER, "does not answer"),
+    ],
+)
+async def test_a_shard_that_cannot_be_read_is_told_and_goes_on(operation: str, fault: Fault, told: str) -> None:
+    async with open_scene(faults={operation: repeat(fault)}) as scene, scene.source() as source:
+        scene.put(*numbered(10))
+        await only_split(scene, follower := Follower(source))
+        async with asyncio.timeout(30):
+            while told not in (source.problem or ""):
+                await asyncio.sleep(0.01)
+            assert "shardId-000000000000" in str(source.problem)
+            scene.server.faults.replace({})
+            await follower.read_until(10)
+            while source.problem is not None:
+                await asyncio.sleep(0.01)
+        assert follower.everything() == numbered(10)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -63,6 +63,30 @@ def test_a_shard_that_is_refused_is_asked_less_often_and_comes_back() -> None:
     assert made[-1] - made[-2] == pytest.approx(TIP_INTERVAL_S)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_refusals_now_and_then_do_not_add_up(seed: int) -> None:
+    """One call in five that is decided on is refused; some of the others fail, and some are decided by nobody."""
+    dice = random.Random(seed)
+    pace = Pace()
+    now = slept = 0.0
+    slow = 0
+    for _ in range(2000):
+        wait_s = pace.wait_s(now)
+        slept += wait_s
+        now += wait_s
+        pace.calls(now)
+        fate = dice.choices(["refused", "expired", "cut", "answered"], [0.16, 0.16, 0.2, 0.48])[0]
+        if fate == "refused":
+            pace.refused()
+        elif fate == "expired":
+            pace.let_through()
+        elif fate == "answered":
+            pace.answered(100, at_tip=True)
+        slow += pace.is_slow
+    assert slow < 2000 * 0.05
+    assert slept / 2000 < 4 * TIP_INTERVAL_S
+
+
 async def test_the_room_is_never_overfull_and_nobody_is_forgotten() -> None:
     dice = random.Random(4)
     room = Room(1000)

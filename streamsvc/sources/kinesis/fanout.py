@@ -15,6 +15,7 @@ from typing import Any
 
 from botocore.eventstream import ParserError
 
+from streamsvc.core.shards import ShardId
 from streamsvc.errors import SourceRefused, SourceUnavailable
 from streamsvc.sources.kinesis import failures
 from streamsvc.sources.kinesis.answers import PRELUDE_BYTES, Answer, message_bytes, parse, raw, read_message
@@ -56,33 +57,45 @@ class FanOut:
                             return
                         subscribed.behind(answer)
             except SourceUnavailable as error:
-                if error.where.get("cause") != failures.IN_USE or backoff.is_long:
-                    self._health.failed(shard, error)
-                await asyncio.sleep(max(0.0, subscribed.at + RESUBSCRIBE_S - time.monotonic()))
-                await backoff.wait()
+                await self._wait_out(shard, error, subscribed, backoff)
             except SourceRefused as error:
-                await self._judge(error, reading)
+                try:
+                    await self._judge(error, reading)
+                except SourceUnavailable as unavailable:
+                    await self._wait_out(shard, unavailable, subscribed, backoff)
             finally:
                 reading.reservation.give_back()
         async with aclosing(self._polling.answers(reading)) as polled:
             async for answered in polled:
                 yield answered
 
+    async def _wait_out(
+        self, shard: ShardId, error: SourceUnavailable, subscribed: _Subscribed, backoff: Backoff
+    ) -> None:
+        if error.where.get("cause") != failures.IN_USE or backoff.is_long:
+            self._health.failed(shard, error)
+        await asyncio.sleep(max(0.0, subscribed.at + RESUBSCRIBE_S - time.monotonic()))
+        await backoff.wait()
+
     async def _subscription(self, reading: Reading, subscribed: _Subscribed) -> AsyncGenerator[Answer, None]:
-        """The events of one subscription, until it ends. A cut is ``SourceUnavailable``."""
+        """The events of one subscription, until it ends. A cut is ``SourceUnavailable``, and so is an end before the
+        first event: waited out, and told."""
         where = {"stream": self._stream.name, "shard": parse_split(reading.split).shard}
         response = await self._subscribe(reading, subscribed)
+        is_empty = True
         try:
             while (message := await _next_message(response.content, reading)) is not None:
                 headers, payload = read_message(message)
                 kind = headers.get(":message-type")
                 if kind == "event" and headers.get(":event-type") == "SubscribeToShardEvent":
-                    answer = await parse(payload)
+                    answer, is_empty = await parse(payload), False
                     self._counts.pushed(len(answer.records), answer.record_bytes())
                     yield answer
                 elif kind != "event":
                     code = headers.get(":exception-type") or headers.get(":error-code") or "Unknown"
                     raise failures.of_event(code, payload.decode(errors="replace")[:500], **where)
+            if is_empty:
+                raise SourceUnavailable("the subscription ended before its first event", **where)
         except (*failures.FOREIGN, asyncio.IncompleteReadError, ParserError) as error:
             raise SourceUnavailable(
                 "the subscription was cut", cause=failures.code_of(error), action="kinesis:SubscribeToShard", **where

@@ -17,7 +17,7 @@ from streamsvc.core.kinesis_positions import SHARD_END, TRIM_HORIZON, KclCheckpo
 from streamsvc.core.kpl import EVERYTHING
 from streamsvc.core.leases import Lease, LeasePolicy, Watch, asked_for, decide, ended_shards
 from streamsvc.core.shards import ShardId, ShardInfo, ready
-from streamsvc.errors import Fatal
+from streamsvc.errors import Fatal, SourceUnavailable
 from streamsvc.log.patience import concurrently
 from streamsvc.sources.kinesis.lease_table import LeaseTable
 
@@ -147,6 +147,7 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
         self._events: asyncio.Queue[LeaseEvent | BaseException] = asyncio.Queue()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_leaving = False
 
     async def __aenter__(self) -> Self:
         await self._table.open()
@@ -156,6 +157,7 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
+        self._is_leaving = True
         self._task.cancel()
         await asyncio.wait([self._task])
         try:
@@ -238,7 +240,10 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
                     await self._wake.wait()
 
     def _tell_failure(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if not self._is_leaving:
+                self._events.put_nowait(SourceUnavailable("leases are kept no longer", table=self._table.name))
+        elif (error := task.exception()) is not None:
             self._events.put_nowait(error)
 
     async def _round(self) -> None:

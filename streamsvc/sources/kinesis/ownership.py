@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from streamsvc.contracts import Assigned, Revoked, SplitEvent
 from streamsvc.core.kinesis_positions import END, kcl_checkpoint
 from streamsvc.core.shards import ShardGraph, ShardId, ShardInfo, shard_from_parent
-from streamsvc.errors import Retryable
+from streamsvc.errors import Retryable, SourceUnavailable
 from streamsvc.records import Position, Split
 from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.health import Health
@@ -116,8 +116,10 @@ class Ownership:
         """Endless. The leases must be open."""
         self._leases.offer(self._shards.known, self._shards.created_s)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_leases())
-            group.create_task(self._keep_listing())
+            parts = [group.create_task(self._follow_leases()), group.create_task(self._keep_listing())]
+            # A group does not mind a task that was cancelled; without one of these, shards would stand still unheard.
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            raise SourceUnavailable("leases or shards are watched no longer")
 
     def ended(self, children: Iterable[Mapping[str, Any]]) -> None:
         """A shard was read to its end. Who its children are, if that is known; else the stream is asked."""

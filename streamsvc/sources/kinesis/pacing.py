@@ -12,14 +12,18 @@ TIP_INTERVAL_S = 0.22
 """Between calls at the tip: a little less than is allowed, so that a record waits 0.11 s at the median."""
 
 SLOWEST_S = 10.0
+SLOW_S = 5.0
+"""From here on it is said that a shard is refused too often."""
+
 BURST_S = 1.0
-MENDS = 0.8
-"""So the interval stays bounded while fewer than one call in four is refused."""
+MENDS = 0.7
+"""So the interval stays bounded while fewer than one in three of the calls that a shard decides on is refused: whatever
+else becomes of a call must not count as refused, and what is let through must mend, also where it fails."""
 
 
 class Pace:
     """Of one shard. While behind, calls follow one another as the two limits allow; at the tip at an even interval.
-    Other consumers take their share: a refusal doubles the interval, each call that passes mends it."""
+    Other consumers take their share: a refusal doubles the interval, each call that is let through mends it."""
 
     def __init__(self) -> None:
         self._interval_s = 0.0
@@ -28,6 +32,10 @@ class Pace:
         self._bytes = BYTES_PER_S * BURST_S
         self._filled_at = 0.0
         self._at_tip = False
+
+    @property
+    def is_slow(self) -> bool:
+        return self._interval_s >= SLOW_S
 
     def wait_s(self, now: float) -> float:
         """How long from now until the next call may be made; 0: it may be now."""
@@ -50,6 +58,10 @@ class Pace:
         """nbytes: of records, as the shard counts them; more than a second's share is paid off before the next call"""
         self._bytes -= nbytes
         self._at_tip = at_tip
+        self.let_through()
+
+    def let_through(self) -> None:
+        """Not refused, whether or not anything came of it."""
         self._interval_s *= MENDS
 
     def refused(self) -> None:

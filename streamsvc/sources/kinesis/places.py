@@ -114,8 +114,10 @@ class Places:
             except SourceUnavailable as error:
                 if not failures.is_throttle(error):
                     raise
-                self._paces.refused(shard)
-                await backoff.wait()
+                if iterator is None:
+                    await backoff.wait()
+                else:
+                    self._paces.refused(shard)
                 continue
             pace.answered(answer.record_bytes(), at_tip=False)
             yield answer

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from streamsvc.core.shards import ShardId
@@ -19,6 +20,7 @@ from streamsvc.sources.kinesis.retrieval import Answered, Backoff, Reading
 from streamsvc.sources.kinesis.splits import parse_split
 from streamsvc.sources.kinesis.stream import Stream
 
+GET_RECORDS = "kinesis:GetRecords"
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
 LEAST_BYTES = 64 * 1024
 
@@ -42,8 +44,13 @@ class Paces:
         return pace
 
     def refused(self, shard: ShardId) -> None:
+        """A GetRecords call was. ``turn`` waits for as long as that takes; nobody else needs to."""
         self._paces[shard].refused()
         self._on_throttled()
+
+    def is_slow(self, shard: ShardId) -> bool:
+        """Refused so often that who waits for its records should be told."""
+        return self._paces[shard].is_slow
 
     def forget(self, shard: ShardId) -> None:
         self._paces.pop(shard, None)
@@ -59,31 +66,40 @@ class Polling:
         self._counts = counts
 
     async def answers(self, reading: Reading) -> AsyncGenerator[Answered, None]:
-        shard, backoff, last = parse_split(reading.split).shard, Backoff(reading.split), _Last()
-        iterator: str | None = None
-        fresh = True
+        shard, walk = parse_split(reading.split).shard, _Walk(Backoff(reading.split))
         while True:
             try:
-                if iterator is None:
-                    iterator, fresh = await self._stream.iterator(reading.split, reading.place()), True
-                answer = await self._ask(reading, iterator, last)
+                answer = await self._next(reading, walk)
             except SourceUnavailable as error:
                 reading.reservation.give_back()
-                self._tell(shard, error, backoff)
-                await backoff.wait()
+                await self._wait_out(shard, error, walk.backoff)
                 continue
-            except SourceRefused as error:
-                reading.reservation.give_back()
-                await self._raise_unless_expired(error, reading)
-                iterator = None
-                continue
-            backoff.reset()
-            self._health.well(shard)
-            iterator = answer.next_shard_iterator
-            yield Answered(answer, fresh)
+            walk.backoff.reset()
+            if not self._paces.is_slow(shard):
+                self._health.well(shard)
+            yield Answered(answer, walk.fresh)
             if answer.ended:
                 return
-            fresh = fresh and not answer.records
+            walk.fresh = walk.fresh and not answer.records
+
+    async def _next(self, reading: Reading, walk: _Walk) -> Answer:
+        """Iterators live five minutes: after a long wait for room, or a sleep of the machine, another is needed. Where
+        a new one expires, too, that is a failure like others."""
+        is_new = walk.iterator is None
+        if walk.iterator is None:
+            walk.iterator, walk.fresh = await self._stream.iterator(reading.split, reading.place()), True
+        try:
+            answer = await self._ask(reading, walk.iterator, walk.last)
+        except SourceRefused as error:
+            if error.where.get("cause") != failures.EXPIRED_ITERATOR:
+                await self._stream.raise_lost(error, reading.split, reading.place())
+                raise
+            walk.iterator = None
+            if is_new:
+                raise SourceUnavailable("shard iterators expire as soon as they are made", **error.where) from None
+            return await self._next(reading, walk)
+        walk.iterator = answer.next_shard_iterator
+        return answer
 
     async def _ask(self, reading: Reading, iterator: str, last: _Last) -> Answer:
         pace = await self._paces.turn(parse_split(reading.split).shard)
@@ -91,7 +107,11 @@ class Polling:
         began = time.monotonic()
         try:
             answer, nbytes = await self._stream.records(iterator)
-        except (SourceUnavailable, SourceRefused):
+        except SourceUnavailable:
+            self._counts.failed()
+            raise
+        except SourceRefused:
+            pace.let_through()
             self._counts.failed()
             raise
         record_bytes = answer.record_bytes()
@@ -100,18 +120,16 @@ class Polling:
         last.take(nbytes, time.monotonic(), at_tip=answer.at_tip)
         return answer
 
-    def _tell(self, shard: ShardId, error: SourceUnavailable, backoff: Backoff) -> None:
+    async def _wait_out(self, shard: ShardId, error: SourceUnavailable, backoff: Backoff) -> None:
         """To be refused now and then is normal where several read a shard; for long it is not."""
-        if failures.is_throttle(error):
+        if failures.is_throttle(error) and error.where.get("action") == GET_RECORDS:
             self._paces.refused(shard)
+            if self._paces.is_slow(shard):
+                self._health.failed(shard, error)
+            return
         if not failures.is_throttle(error) or backoff.is_long:
             self._health.failed(shard, error)
-
-    async def _raise_unless_expired(self, error: SourceRefused, reading: Reading) -> None:
-        """Iterators live five minutes: after a long wait for room, or a sleep of the machine, another is needed."""
-        if error.where.get("cause") != failures.EXPIRED_ITERATOR:
-            await self._stream.raise_lost(error, reading.split, reading.place())
-            raise error
+        await backoff.wait()
 
 
 class _Last:
@@ -129,3 +147,13 @@ class _Last:
         if self._at is None:
             return min(MAX_ANSWER_BYTES, max(MAX_ANSWER_BYTES // 8, 2 * self._nbytes))
         return min(MAX_ANSWER_BYTES, LEAST_BYTES + int((now - self._at) * BYTES_PER_S))
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Through one shard. fresh: see ``Answered``"""
+
+    backoff: Backoff
+    last: _Last = field(default_factory=_Last)
+    iterator: str | None = None
+    fresh: bool = True

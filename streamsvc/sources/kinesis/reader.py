@@ -20,7 +20,7 @@ from streamsvc.config_sources import Kpl
 from streamsvc.core.kinesis_positions import END, FromRecord, FromTime, parse_position
 from streamsvc.core.kpl import HashRange
 from streamsvc.core.shards import ShardId
-from streamsvc.errors import PositionLost
+from streamsvc.errors import PositionLost, SourceUnavailable
 from streamsvc.records import Batch, Position, Split
 from streamsvc.sources.kinesis.columns import Piece, Wanted, joined, moved, piece_of
 from streamsvc.sources.kinesis.failures import SEEK_HINT
@@ -138,7 +138,7 @@ class Reader:
         self.stop(starts)
         for split, start in starts.items():
             cursor = _Cursor(split, self._hashes(parse_split(split).shard), start.position, start.end)
-            task = asyncio.create_task(self._follow(cursor))
+            task = asyncio.create_task(self._follow(cursor), name=split)
             self._tasks[split] = task
             task.add_done_callback(self._on_done)
 
@@ -184,9 +184,13 @@ class Reader:
         return joined(taken)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        self._ending.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
+        """No shard stands still unheard: who stops reading was stopped by us, has come to the end, or fails."""
+        if task.cancelled():
+            if task not in self._ending:
+                self.fail(_stopped(task.get_name()))
+        elif (failure := task.exception()) is not None:
             self.fail(failure)
+        self._ending.discard(task)
 
     # One shard
 
@@ -200,6 +204,7 @@ class Reader:
                     if await self._digest(cursor, answered):
                         return
                     reservation.give_back()
+            raise _stopped(cursor.split)
 
     async def _digest(self, cursor: _Cursor, answered: Answered) -> bool:
         """Queue what an answer holds. True: there is nothing more to be read."""
@@ -297,3 +302,7 @@ class Reader:
                 end=cursor.position,
             )
         self._hand_out(cursor, moved(cursor.split, cursor.position, cursor.end))
+
+
+def _stopped(split: Split) -> SourceUnavailable:
+    return SourceUnavailable("a shard has not ended, and is read no longer", split=split)

@@ -80,6 +80,7 @@ class KinesisSource:
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
         self._is_open = False
+        self._is_leaving = False
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -336,10 +337,14 @@ class KinesisSource:
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if not self._is_leaving:
+                self._fail(SourceUnavailable("the stream is watched no longer", stream=self._stream.name))
+        elif (error := task.exception()) is not None:
             self._fail(_first(error))
 
     async def _end_tasks(self) -> None:
+        self._is_leaving = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
