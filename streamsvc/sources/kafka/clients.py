@@ -140,9 +140,7 @@ class Clients:
         return ConsumerRecipe(settings, log, self._token)
 
 
-def producer(
-    options: Connection, aws: Aws | None, logger: Logger, on_error: Callable[[KafkaError], None]
-) -> Producer:
+def producer(options: Connection, aws: Aws | None, logger: Logger, on_error: Callable[[KafkaError], None]) -> Producer:
     """A record counts as written when all replicas have it; one that cannot be written is given back after
     ``message.timeout.ms``, here ten seconds, by which time its sender wants to know. No topic is made.
 
