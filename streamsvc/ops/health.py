@@ -60,10 +60,9 @@ class WindowStatus(TypedDict):
     rows_left_out: int
 
 
-class WindowsStatus(TypedDict):
-    """The open windows of a pipeline, as far as they are committed, by any worker."""
+class WatermarkStatus(TypedDict):
+    """How far a windowed pipeline has come, as of then."""
 
-    provisional: Literal[True]
     as_of: str
     """ISO 8601, as all times here."""
     watermark: str | None
@@ -72,6 +71,13 @@ class WindowsStatus(TypedDict):
     held_since: str | None
     """When what brought it so far was planned; ``None``: nothing of the split was ever committed, or not known."""
     open: int
+    """Windows."""
+
+
+class WindowsStatus(WatermarkStatus):
+    """The open windows of a pipeline, as far as they are committed, by any worker."""
+
+    provisional: Literal[True]
     groups: int
     """Of all open windows."""
     windows: list[WindowStatus]

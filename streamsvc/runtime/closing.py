@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from time import monotonic
 from typing import TypeAlias
 
@@ -28,7 +28,10 @@ class Closer:
     lateness_us: how long a window is kept open after the watermark has passed its end
     finish:      the results of one window
     landing_s:   how long the results of a window that another has closed may take before they are written here
+    holding:     is entered while so many bytes of partials are in memory
     """
+
+    holding: Callable[[int], AbstractContextManager[None]] = staticmethod(lambda _: nullcontext())
 
     def __init__(
         self,
@@ -129,10 +132,11 @@ class Closer:
         if partials is None:
             self.view = None
             return True
-        for window in closing.windows:
-            finished = await self._finish(partials, window)
-            objects = await self._sink.publish(window, finished)
-            result = Result(window, finished.rows.num_rows, objects, list(finished.faults))
-            await self._log.save_result(result)
-            self._on_result(result)
+        with self.holding(partials.nbytes):
+            for window in closing.windows:
+                finished = await self._finish(partials, window)
+                objects = await self._sink.publish(window, finished)
+                result = Result(window, finished.rows.num_rows, objects, list(finished.faults))
+                await self._log.save_result(result)
+                self._on_result(result)
         return True

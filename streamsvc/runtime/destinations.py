@@ -282,4 +282,5 @@ def destination_of(
         landing_s=log.landing_s,
         on_result=observer.window_finished,
     )
+    closer.holding = results.holding
     return ToWindows(recipe, window, log, source, finisher, closer, observer, closings)

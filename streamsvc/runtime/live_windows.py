@@ -13,7 +13,7 @@ from streamsvc.core.segments import NEVER
 from streamsvc.core.windows.assignment import LAST_TIME, Windows
 from streamsvc.core.windows.control import View
 from streamsvc.log.window_log import WindowLog
-from streamsvc.ops.health import WindowsStatus, WindowStatus
+from streamsvc.ops.health import WatermarkStatus, WindowsStatus, WindowStatus
 from streamsvc.records import WINDOW, Partials, Window
 from streamsvc.runtime.window_recipe import Results
 
@@ -25,6 +25,10 @@ ROWS_SHOWN = 50
 
 MAX_GROUPS = 20_000
 """What is shown costs about a second of CPU time for so many; of more, nothing is."""
+
+
+KEPT_BYTES = 32 << 20
+"""Of merged partials, so that what is new is all that has to be read. Of more, nothing is shown until it is folded."""
 
 
 class LiveWindows:
@@ -39,34 +43,39 @@ class LiveWindows:
         self._results = results
         self._view: View | None = None
         self._merged: Partials | None = None
+        self._too_large_since = -1
         self.status: WindowsStatus | None = None
 
     async def refresh(self, view: View) -> None:
         """Raises what the store raises."""
-        if view is self._view:
-            return
         last = self._view
+        if last is not None and self.status is not None and (_has_the_same(view, last) or self._is_too_large(view)):
+            self._view = view
+            if _watermark(view, self.status["as_of"]) != _watermark(last, self.status["as_of"]):
+                self.status = {**self.status, **_watermark(view, _now())}
+            return
         since = last if self._merged is not None and last is not None and last.base == view.base else None
         fresh = await self._log.open_partials(view, since)
-        self._view = view
+        self._view = view if fresh is not None else None
         if fresh is None:
             self._merged = None
             return
         known = [self._merged.only(view.open_windows)] if since is not None and self._merged is not None else []
-        self._merged = await self._results.merge([*known, fresh])
-        self.status = await self._look(view, self._merged)
+        merged = await self._results.merge([*known, fresh])
+        self._merged = merged if merged.nbytes <= KEPT_BYTES else None
+        self._too_large_since = view.base.number if self._merged is None else -1
+        self.status = await self._look(view, merged)
+
+    def _is_too_large(self, view: View) -> bool:
+        """To read all of it again and again; once it is folded anew it may be less."""
+        return view.base.number == self._too_large_since
 
     async def _look(self, view: View, merged: Partials) -> WindowsStatus:
-        starts = view.open_windows
-        shown = starts[: -WINDOWS_SHOWN - 1 : -1] if merged.groups <= MAX_GROUPS else []
-        reached = view.pipeline_watermark
+        few = merged.groups <= MAX_GROUPS and self._merged is not None
+        shown = view.open_windows[: -WINDOWS_SHOWN - 1 : -1] if few else []
         return {
+            **_watermark(view, _now()),
             "provisional": True,
-            "as_of": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "watermark": None if not NEVER < reached <= LAST_TIME else _iso(reached),
-            "held_by": view.held_by,
-            "held_since": _planned_at(view.watermark(view.held_by).since) if view.held_by else None,
-            "open": len(starts),
             "groups": merged.groups,
             "windows": [await self._window(merged, self._windows.window(start)) for start in shown],
         }
@@ -86,6 +95,26 @@ class LiveWindows:
             "rows": rows,
             "rows_left_out": finished.rows.num_rows - len(rows),
         }
+
+
+def _has_the_same(view: View, last: View) -> bool:
+    """Rows of open windows."""
+    return view.base == last.base and view.met.keys() == last.met.keys() and view.open_windows == last.open_windows
+
+
+def _watermark(view: View, as_of: str) -> WatermarkStatus:
+    reached, held_by = view.pipeline_watermark, view.held_by
+    return {
+        "as_of": as_of,
+        "watermark": None if not NEVER < reached <= LAST_TIME else _iso(reached),
+        "held_by": held_by,
+        "held_since": None if held_by is None else _planned_at(view.watermark(held_by).since),
+        "open": len(view.open_windows),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _planned_at(segment: str) -> str | None:

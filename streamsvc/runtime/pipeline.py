@@ -83,6 +83,9 @@ class Pipeline:
         self._pressure = budget.register(self._name)
         budget.register(finishing := f"{self._name}: finishing")
         finisher.hold = partial(budget.hold, finishing)
+        if recipe.window and recipe.window.results:
+            budget.register(closing := f"{self._name}: closing windows")
+            recipe.window.results.hold = partial(budget.hold, closing)
         self._mailbox: asyncio.Queue[Event] = asyncio.Queue()
         self._credit = asyncio.Semaphore(2)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix=f"{self._name}-columns")

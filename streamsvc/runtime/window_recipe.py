@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -40,14 +41,35 @@ class Results:
 
     aggregation: like that of the segments, but nobody else's
     sink:        where results go
+    hold:        is told how many bytes are being merged and written
     """
+
+    hold: Callable[[int], None] = staticmethod(lambda _: None)
 
     def __init__(self, aggregation: Aggregation, sink: ResultSink) -> None:
         self._aggregation = aggregation
         self._turn = asyncio.Lock()
+        self._held_bytes = 0
         self.sink = sink
 
+    @contextmanager
+    def holding(self, nbytes: int) -> Iterator[None]:
+        """So much is in memory meanwhile."""
+        self._held_bytes += nbytes
+        self.hold(self._held_bytes)
+        try:
+            yield
+        finally:
+            self._held_bytes -= nbytes
+            self.hold(self._held_bytes)
+
     async def merge(self, parts: Sequence[Partials]) -> Partials:
+        """While they are merged there is about as much again."""
+        nbytes = 2 * sum(part.nbytes for part in parts)
+        with self.holding(nbytes):
+            return await self._merge(parts)
+
+    async def _merge(self, parts: Sequence[Partials]) -> Partials:
         async with self._turn:
             return await asyncio.to_thread(self._aggregation.merge, parts)
 

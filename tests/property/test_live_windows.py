@@ -81,6 +81,46 @@ async def test_what_is_shown_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert (looking.status["groups"], looking.status["windows"]) == (100, [])
 
 
+async def test_what_is_too_large_is_not_read_again_until_it_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_windows, "KEPT_BYTES", 1)
+    world = World(5)
+    world.produce(90)
+    await commit(world)
+    log = world.worker().log
+    looking = live(world)
+    await looking.refresh(await log.view())
+    before = looking.status
+    assert before is not None
+    assert (before["open"], before["groups"], before["windows"]) == (1, 90, [])
+    for split in ("a", "b", "c"):
+        world.put(split, 150)
+    await commit(world)
+    view = await log.view()
+    await looking.refresh(view)
+    assert looking.status is not None
+    assert (looking.status["open"], looking.status["groups"], looking.status["watermark"]) == (
+        len(view.open_windows),
+        90,
+        "1970-01-01T00:00:00.000130Z",
+    )
+    await log.checkpoint()
+    await looking.refresh(await log.view())
+    assert looking.status["groups"] == 3
+
+
+async def test_nothing_is_computed_where_nothing_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(6)
+    world.produce(90)
+    await commit(world)
+    log = world.worker().log
+    looking = live(world)
+    await looking.refresh(view := await log.view())
+    before = looking.status
+    monkeypatch.setattr(LiveWindows, "_look", None)
+    await looking.refresh(await log.view(view))
+    assert looking.status is before
+
+
 async def test_a_pipeline_says_what_is_open() -> None:
     world = World(3)
     for split in ("a", "b", "c"):

@@ -110,7 +110,7 @@ class Worker:
         until_end: bool = False,
         close: bool = False,
         idle_after_s: float | None = None,
-        memory: int = 1 << 24,
+        memory: int | MemoryBudget = 1 << 24,
         interval_s: float = 0.02,
         digest: str = "lines",
     ) -> None:
@@ -144,7 +144,7 @@ class Worker:
                 tick_s=0.01,
                 closings=Closings(at_end=close, idle_after_s=idle_after_s, poll_s=0.01),
             ),
-            MemoryBudget(memory),
+            memory if isinstance(memory, MemoryBudget) else MemoryBudget(memory),
             self.observer,
         )
 
@@ -368,6 +368,27 @@ async def test_memory_short_for_partials_cuts_early() -> None:
     await asyncio.wait_for(worker.run(), 60)
     await world.check()
     assert worker.observer.summary.segments > 5
+
+
+class Held(MemoryBudget):
+    """The most that each has held."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self.most: Counter[str] = Counter()
+
+    def hold(self, holder: str, nbytes: int) -> None:
+        super().hold(holder, nbytes)
+        self.most[holder] = max(self.most[holder], nbytes)
+
+
+async def test_partials_of_windows_that_are_closed_count_as_memory() -> None:
+    world = World(15)
+    world.produce(300)
+    budget = Held(1 << 24)
+    await asyncio.wait_for(world.worker(until_end=True, close=True, memory=budget).run(), 60)
+    assert budget.most["p: closing windows"] > 100
+    assert budget.held_bytes == 0
 
 
 @pytest.mark.parametrize("seed", range(8))
