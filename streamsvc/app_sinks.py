@@ -88,8 +88,8 @@ def built_window(rules: Rules, schema: pa.Schema) -> BuiltWindow:
 def late_sink(rules: Rules, schema: pa.Schema, stores: OpenStore, max_waiting_bytes: int) -> objects.ObjectSink:
     """Parquet, with the bounds of the window that was missed behind the columns. Raises ``ConfigError``."""
     for bound in WINDOW_BOUNDS:
-        if bound.name in schema.names:
-            what = f"the rows have a column {bound.name}, and results and late rows another: rename it in a step"
+        if own := [name for name in schema.names if name.lower() == bound.name]:
+            what = f"the rows have a column {own[0]}, and results and late rows another: rename it in a step"
             raise ConfigError([Problem(what, "window")])
         schema = schema.append(bound)
     options = ObjectSink(path=str(rules.late))

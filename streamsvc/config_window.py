@@ -16,6 +16,8 @@ ARRIVAL = "arrival"
 DAY_US = 86_400_000_000
 MAX_SIZE_DAYS = 7
 MAX_OVERLAP = 100
+MAX_WAIT_DAYS = 3_650
+"""Of what is added to times, which must stay far from where int64 ends."""
 
 _OF_SQL = ("tumble", "hop", "time", "group_by", "aggregate", "having")
 
@@ -117,6 +119,9 @@ class Window(Model):
 def window_faults(window: Window) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys, and what is wrong with their values although each is right by itself."""
     yield from _zone_faults(window)
+    for key, seconds in (("disorder", window.disorder), ("lateness", window.lateness), ("max_ahead", window.max_ahead)):
+        if seconds > MAX_WAIT_DAYS * 86_400:
+            yield (key,), f"must be at most {MAX_WAIT_DAYS}d"
     if window.sql is not None:
         for key in _OF_SQL:
             if key in window.model_fields_set:

@@ -101,6 +101,9 @@ def test_what_is_left_out(tmp_path: Path) -> None:
             "12:7: pipelines.p.window.timezone: is no zone of",
         ),
         (SMALL.replace("5m", "1d") + "timezone: ../etc", "12:7: pipelines.p.window.timezone: is no zone of"),
+        (SMALL + "disorder: 99999999999d", "12:7: pipelines.p.window.disorder: must be at most 3650d"),
+        (SMALL + "lateness: 3651d", "12:7: pipelines.p.window.lateness: must be at most 3650d"),
+        (SMALL + "max_ahead: 9999999999d", "12:7: pipelines.p.window.max_ahead: must be at most 3650d"),
         (SMALL + "max_groups: 0", "12:7: pipelines.p.window.max_groups: must be at least 1"),
         (SMALL + "interval: 0", "12:7: pipelines.p.window.interval: must be more than 0"),
         (SMALL + "late: {path: lake}", "12:14: pipelines.p.window.late.path: must be s3://bucket/prefix"),
@@ -130,6 +133,14 @@ def test_the_sink_is_of_the_results(tmp_path: Path) -> None:
     above = FILE.replace('"memory://lake/status/"', '"memory://lake/status/", partition_by: {host: host}')
     [problem] = problems_of(tmp_path, SMALL, above)
     assert "sink.partition_by.host: there is no column host; there are window_start, window_end, n" in problem
+
+
+@pytest.mark.parametrize("name", ["window_start", "Window_End"])
+def test_rows_have_no_column_like_the_bounds_of_windows(tmp_path: Path, name: str) -> None:
+    """Readers of late rows that do not tell capitals apart would find two."""
+    above = FILE.replace("    window:\n", f"    transform: [{{sql: "SELECT *, 1 AS {name} FROM input"}}]\n    window:\n")
+    [problem] = problems_of(tmp_path, SMALL, above)
+    assert f"window: the rows have a column {name}, and results and late rows another: rename it" in problem
 
 
 def test_a_windowed_pipeline_commits_every_interval(tmp_path: Path) -> None:
