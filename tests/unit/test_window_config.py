@@ -138,7 +138,8 @@ def test_the_sink_is_of_the_results(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["window_start", "Window_End"])
 def test_rows_have_no_column_like_the_bounds_of_windows(tmp_path: Path, name: str) -> None:
     """Readers of late rows that do not tell capitals apart would find two."""
-    above = FILE.replace("    window:\n", f"    transform: [{{sql: "SELECT *, 1 AS {name} FROM input"}}]\n    window:\n")
+    step = f'    transform: [{{sql: "SELECT *, 1 AS {name} FROM input"}}]\n'
+    above = FILE.replace("    window:\n", f"{step}    window:\n")
     [problem] = problems_of(tmp_path, SMALL, above)
     assert f"window: the rows have a column {name}, and results and late rows another: rename it" in problem
 
