@@ -109,7 +109,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("brisk")
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 async def test_polling_under_faults(seed: int) -> None:
     rates = {Fault.THROTTLE: 0.15, Fault.INTERNAL: 0.05, Fault.UNAVAILABLE: 0.05, Fault.RESET_BEFORE: 0.05}
     rates |= {Fault.RESET_AFTER: 0.05, Fault.EXPIRED: 0.15, Fault.EMPTY: 0.1}
@@ -188,6 +188,16 @@ async def test_where_fan_out_is_not_allowed_the_stream_is_polled(
         (told,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert "fan-out is not allowed: the stream is polled" in told
         assert "as many registered consumers as it may have" in told
+
+
+async def test_a_consumer_that_does_not_become_active_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamsvc.sources.kinesis.consumer.ACTIVE_POLL_S", 0.01)
+    async with open_scene() as scene, scene.source(retrieval="fanout") as source:
+        monkeypatch.setattr(scene.server.account, "limits", Limits(transition_s=1e9).unthrottled())
+        await only_split(scene, Follower(source))
+        async with asyncio.timeout(30):
+            while "does not become active (shardId-000000000000)" not in (source.problem or ""):
+                await asyncio.sleep(0.01)
 
 
 @BOTH

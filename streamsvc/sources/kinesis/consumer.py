@@ -9,6 +9,9 @@ from streamsvc.sources.kinesis import failures
 from streamsvc.sources.kinesis.stream import Stream
 
 ACTIVE_POLL_S = 0.5
+ACTIVE_TRIES = 60
+"""It takes seconds. After so many looks it is said that nothing comes, before there are others."""
+
 TRIES = 4
 """A limit that is met so often in a row is the one on consumers (20 a stream), not the one on calls."""
 
@@ -36,7 +39,7 @@ class Consumer:
 
     async def _active(self) -> str:
         stream_arn = (await self._stream.summary()).arn
-        while True:
+        for _ in range(ACTIVE_TRIES):
             try:
                 found = await self._stream.call("DescribeStreamConsumer", StreamARN=stream_arn, ConsumerName=self.name)
             except SourceRefused as error:
@@ -48,6 +51,7 @@ class Consumer:
             if description["ConsumerStatus"] == "ACTIVE":
                 return str(description["ConsumerARN"])
             await asyncio.sleep(ACTIVE_POLL_S)
+        raise SourceUnavailable("the registered consumer does not become active", consumer=self.name)
 
     async def _register(self, stream_arn: str) -> None:
         for left in reversed(range(TRIES)):
