@@ -68,11 +68,11 @@ class World:
             behind = self.random.randint(0, DISORDER) if self.random.random() < 0.95 else 500
             self.put(self.random.choice(splits), max(0, self.now - behind))
 
-    def put(self, split: str, at: int) -> str:
+    def put(self, split: str, at: int, *, arrival_ms: int | None = None) -> str:
         rows = self.produced.setdefault(split, [])
         line = f"{split}{len(rows)}"
         rows.append((line, at))
-        self.topic.append(split, Record(f"{line} {at}".encode()))
+        self.topic.append(split, Record(f"{line} {at}".encode(), timestamp_ms=arrival_ms))
         return line
 
     def worker(self, **options: Any) -> Worker:
@@ -113,13 +113,20 @@ class Worker:
         memory: int | MemoryBudget = 1 << 24,
         interval_s: float = 0.02,
         digest: str = "lines",
+        max_ahead: int | None = None,
     ) -> None:
         lake = world.store("lake")
         name = f"worker-{uuid4().hex[:6]}"
 
         def build(stored: dict[str, Any] | None = None) -> Recipe:
             return recipe_of(
-                lake, WINDOWS, disorder=DISORDER, lateness=LATENESS, aggregate=lambda: AGGREGATION, digest=digest
+                lake,
+                WINDOWS,
+                disorder=DISORDER,
+                lateness=LATENESS,
+                max_ahead=max_ahead,
+                aggregate=lambda: AGGREGATION,
+                digest=digest,
             )
 
         recipe = build()
