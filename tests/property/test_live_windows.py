@@ -20,7 +20,7 @@ def live(world: World) -> LiveWindows:
     window = recipe_of(world.store("lake"), WINDOWS, disorder=DISORDER, lateness=LATENESS).window
     assert window is not None
     assert window.results is not None
-    return LiveWindows(world.worker().log, WINDOWS, window.results)
+    return LiveWindows(world.worker().log, WINDOWS, window.results, DISORDER)
 
 
 def shown(status: WindowsStatus) -> Counter[Pair]:
