@@ -110,6 +110,12 @@ def test_who_is_ended_by_hand_holds_nothing_back() -> None:
     assert (seen.pipeline_watermark, seen.held_by, seen.lift_of("b"), seen.lift_of("c")) == (50, "c", None, 60)
 
 
+def test_nobody_is_lifted_to_where_a_split_is_lifted_that_is_being_ended() -> None:
+    seen = view(JOINED, a=(30, True), b=(FOREVER, True), c=(50, True))
+    assert (seen.lift_of("a"), seen.lift_of("c")) == (50, None)
+    assert view(JOINED, a=(30, False), b=(FOREVER, True), c=(FOREVER, True)).lift_of("a") is None
+
+
 def test_children_do_not_begin_where_a_parent_was_ended_by_hand() -> None:
     control = follow(replace(JOINED, passed=15), Entry("end", "w", ended=["a"]))
     seen = view(control, a=(FOREVER, True), b=(40, False))

@@ -161,11 +161,13 @@ class View:
 
         To the least of those whose watermark is of rows: if it were the least of all, two idle splits would hold each
         other back. Nobody else has rows: to the furthest. Two that stand at one place with rows of their own would do
-        so too; therefore the first lift may lead to where the split is. It says that it is idle.
+        so too; therefore the first lift may lead to where the split is. It says that it is idle. One that is being
+        ended says nothing of others.
         """
         if split not in self.control.joined or split in self.control.ended:
             return None
         others = [self.watermark(other) for other in self.counting if other != split]
+        others = [watermark for watermark in others if watermark.us < FOREVER]
         rows = [watermark.us for watermark in others if not watermark.is_lift]
         to = min(rows) if rows else max((watermark.us for watermark in others), default=NEVER)
         to, own = max(to, self.control.lift), self.watermark(split)
