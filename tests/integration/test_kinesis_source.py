@@ -177,6 +177,8 @@ async def test_where_fan_out_is_not_allowed_the_stream_is_polled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("streamsvc.sources.kinesis.consumer.ACTIVE_POLL_S", 0.01)
+    monkeypatch.setattr(logging.getLogger("streamsvc.kinesis"), "disabled", False)
+    caplog.set_level(logging.WARNING, "streamsvc.kinesis")
     async with open_scene() as scene:
         for number in range(20):
             scene.server.account.register(scene.stream, f"other-{number}")
