@@ -34,6 +34,9 @@ class Stage(ABC):
     hold_s: float
     """How long a split that must go is held at most."""
 
+    learns_of_loss = False
+    """A member hears afterwards, by a second event, that a split which it did not release was taken from it."""
+
     @abstractmethod
     def member(self, start: Start = "earliest") -> AbstractAsyncContextManager[Source]:
         """One more member of the group."""
@@ -65,6 +68,7 @@ class KinesisStage(Stage):
     """Three shards; members share them by leases."""
 
     hold_s = 3.0
+    learns_of_loss = True
 
     def __init__(self, scene: Scene, retrieval: Literal["polling", "fanout"]) -> None:
         self._scene = scene
@@ -115,6 +119,7 @@ class KclStage(KinesisStage):
     """The same stream through the KCL bridge."""
 
     hold_s = 0.5
+    learns_of_loss = False
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene, "polling")

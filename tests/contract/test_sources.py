@@ -330,6 +330,8 @@ async def test_a_split_that_is_not_released_is_taken_at_the_deadline(stage: Stag
             leaving = await next_event(events)
             assert isinstance(leaving, Revoked)
             assert set(leaving.splits) == taken
+            if stage.learns_of_loss:
+                assert await next_event(events) == Revoked(leaving.splits, 0.0)
             for number in range(3):
                 stage.append(number, *numbered(10, start=10))
             ends = await first.ends()

