@@ -16,8 +16,8 @@ import duckdb
 
 from streamsvc.config_types import SqlStep
 from streamsvc.config_window import Window, shape_faults
-from streamsvc.transforms.aggregation.calls import calls_in, column_reference, without_places
-from streamsvc.transforms.engine import Node, SqlProblems, connect, parse, unparse
+from streamsvc.transforms.aggregation.calls import calls_in, column_reference, expression_text, without_places
+from streamsvc.transforms.engine import Node, SqlProblems, connect, parse
 from streamsvc.transforms.functions import Functions
 from streamsvc.transforms.statement import INPUT, Scope, bounded_depth
 
@@ -196,10 +196,7 @@ class _Reading:
         return replaced
 
     def _text(self, node: Node) -> str:
-        template: Node = parse(self.connection, "SELECT 1 FROM input")[0]["node"]
-        around = unparse(self.connection, template).partition("1")
-        sql = unparse(self.connection, template | {"select_list": [node | {"alias": ""}]})
-        return sql.removeprefix(around[0]).removesuffix(around[2])
+        return expression_text(self.connection, node)
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,9 +228,15 @@ def test_result_types() -> None:
 @pytest.mark.parametrize(
     ("values", "aggregate", "fault"),
     [
-        (pa.array([2**63 - 1, 1]), "sum(x)", "the sum does not fit into int64"),
+        (pa.array([2**63 - 1, 1]), "sum(x)", "sum(x): the sum does not fit into int64"),
         (pa.array([-(2**63), -1]), "sum(x)", "the sum does not fit into int64"),
         (pa.array([2**64 - 1, 1], pa.uint64()), "sum(x)", "the sum does not fit into uint64"),
+        (
+            pa.array([2**63 - 1, 1]),
+            "count(*) + sum(x) FILTER (WHERE x > 0)",
+            "sum(x) FILTER (WHERE (x > 0)): the sum does not fit into int64",
+        ),
+        (pa.array([300]), "sum(x)::TINYINT", "when casting from source column sum(x)"),
         (
             pa.array([Decimal(10**37)] * 10, pa.decimal128(38, 0)),
             "sum(x)",
@@ -251,6 +257,7 @@ def test_a_result_that_does_not_fit_is_told_with_its_group(values: pa.Array, agg
     [told] = finished.faults
     assert fault in told
     assert '"k":"bad"' in told
+    assert "_aggregate_" not in told
 
 
 def test_sums_beyond_64_bits_that_come_back() -> None:
@@ -562,6 +569,10 @@ def test_what_is_refused_says_why_and_what_instead(sql: str) -> None:
         (
             AggregationRules({}, {"window_start": "count(*)"}),
             ["aggregate.window_start: there is a column"],
+        ),
+        (
+            AggregationRules({}, {"n": "count(*)"}, having="_aggregate_0 > 1"),
+            ["having: there is no column _aggregate_0: names that begin with _ are private"],
         ),
         (AggregationRules({}, {"_n": "count(*)"}), ["aggregate._n: names that begin with _ are private"]),
         (

@@ -16,7 +16,7 @@ from streamsvc.core.windows.aggregates import Call, check_argument, check_key
 from streamsvc.core.windows.results import Results
 from streamsvc.core.windows.states import Layout
 from streamsvc.records import ROW, WINDOW, Finished, Partials, Problem, Window
-from streamsvc.transforms.aggregation.calls import AGGREGATE_COLUMN, Reader
+from streamsvc.transforms.aggregation.calls import AGGREGATE_COLUMN, Reader, in_own_words
 from streamsvc.transforms.aggregation.folding import Folding, OpenPartials
 from streamsvc.transforms.aggregation.group_expressions import GroupExpressions
 from streamsvc.transforms.aggregation.row_expressions import RowExpressions
@@ -58,6 +58,7 @@ class WindowAggregation:
         rows = RowExpressions(input_schema, reader.rows, reader.owners)
         self._columns = frozenset(references(reader.rows))
         self._calls = _typed(reader, rows.types)
+        self._texts = reader.texts
         keys = _checked_keys(rules, expressions.keys, rows.types)
         self._layout = Layout(tuple(keys), tuple(dict.fromkeys(s for call in self._calls for s in call.states)))
         self._folding = _folding(reader, rows, self._layout, expressions.keys, rules.max_groups)
@@ -93,7 +94,7 @@ class WindowAggregation:
             sifted = step.apply(rows)
             rows = sifted.rows
             faults |= dict(zip(sifted.rejects[ROW].to_pylist(), sifted.rejects["error"].to_pylist(), strict=True))
-        told = [f"{faults[row]}: {self._shown(groups, row)}" for row in sorted(faults)]
+        told = [f"{in_own_words(faults[row], self._texts)}: {self._shown(groups, row)}" for row in sorted(faults)]
         kept = groups.select([WINDOW_START, WINDOW_END, *self._group_names]).take(rows[ROW])
         return Finished(pa.Table.from_batches([rows.drop_columns([ROW])]), lambda: json_objects(kept), tuple(told))
 
@@ -113,11 +114,17 @@ class WindowAggregation:
         columns = [starts.cast(_TIME), ends.cast(_TIME), *keys, *(value.column for value in values)]
         numbers = pa.array(range(merged.groups), pa.int32())
         schema = self._group_schema.append(pa.field(ROW, pa.int32()))
-        faults = {row: fault for value in values for row, fault in value.faults.items()}
+        faults = {
+            row: f"{text}: {fault}"
+            for text, value in zip(self._texts, values, strict=True)
+            for row, fault in value.faults.items()
+        }
         return pa.RecordBatch.from_arrays([*columns, numbers], schema=schema), faults
 
     def _shown(self, groups: pa.RecordBatch, row: int) -> str:
-        return orjson.dumps(groups.drop_columns([ROW]).slice(row, 1).to_pylist()[0], default=str).decode()
+        values = groups.drop_columns([ROW]).slice(row, 1).to_pylist()[0]
+        named = {in_own_words(name, self._texts): value for name, value in values.items()}
+        return orjson.dumps(named, default=str).decode()
 
 
 @dataclass(frozen=True, slots=True)

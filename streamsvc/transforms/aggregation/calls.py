@@ -6,6 +6,7 @@ as a step of a pipeline does; what stands outside sees the group.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import duckdb
 
 from streamsvc.core.windows.aggregates import FUNCTIONS
-from streamsvc.transforms.engine import Node, Place, SqlSyntaxError, parse
+from streamsvc.transforms.engine import Node, Place, SqlSyntaxError, parse, unparse
 from streamsvc.transforms.functions import Functions
 from streamsvc.transforms.statement import INPUT, Scope, bounded_depth
 
@@ -62,6 +63,7 @@ class Reader:
 
     rows:   expressions over the columns of the input, with who first asked for each
     calls:  the aggregates, in the order of their ``_aggregate_<n>``
+    texts:  what people wrote for each of them
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -69,6 +71,7 @@ class Reader:
     rows: list[Node] = field(default_factory=list)
     owners: list[Place] = field(default_factory=list)
     calls: list[RawCall] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.functions = Functions(self.connection)
@@ -103,6 +106,8 @@ class Reader:
         if tree.get("class") == "FUNCTION" and self.functions.is_aggregate(tree):
             column = f"{AGGREGATE_COLUMN}{self._call(tree, owner)}"
             return column_reference(column) | {"alias": tree["alias"]}
+        if tree.get("class") == "COLUMN_REF" and tree["column_names"][-1].lower().startswith(AGGREGATE_COLUMN):
+            raise ValueError(f"there is no column {tree['column_names'][-1]}: names that begin with _ are private")
         return {key: self._replaced(value, owner) for key, value in tree.items()}
 
     def _call(self, call: Node, owner: Place) -> int:
@@ -117,6 +122,7 @@ class Reader:
         found = self._raw(FUNCTIONS[name], arguments, call["filter"], q, owner)
         if found not in self.calls:
             self.calls.append(found)
+            self.texts.append(expression_text(self.connection, call))
         return self.calls.index(found)
 
     def _raw(self, function: str, arguments: Sequence[Node], condition: Node | None, q: float, owner: Place) -> RawCall:
@@ -162,6 +168,19 @@ def parse_expression(connection: duckdb.DuckDBPyConnection, sql: str) -> Node:
         raise ValueError("write one expression, without a name, FROM or WHERE")
     item: Node = query["select_list"][0]
     return item
+
+
+def expression_text(connection: duckdb.DuckDBPyConnection, node: Node) -> str:
+    """As SQL, without a name."""
+    template: Node = parse(connection, "SELECT 1 FROM input")[0]["node"]
+    before, _, after = unparse(connection, template).partition("1")
+    sql = unparse(connection, template | {"select_list": [node | {"alias": ""}]})
+    return sql.removeprefix(before).removesuffix(after).replace("count_star()", "count(*)")
+
+
+def in_own_words(told: str, texts: Sequence[str]) -> str:
+    """What is told of a group, with its aggregates as people wrote them. ``texts``: see ``Reader``."""
+    return re.sub(rf"{AGGREGATE_COLUMN}(\d+)", lambda column: texts[int(column[1])], told)
 
 
 def _is_bare(query: Node) -> bool:
