@@ -17,7 +17,7 @@ from streamsvc.core.kinesis_positions import BEGINNING, END, position_after, pos
 from streamsvc.core.kpl import encode_aggregate, hash_key
 from streamsvc.errors import PositionLost, SourceRefused
 from streamsvc.records import Position, Split
-from streamsvc.sources.kinesis import answers, fanout, pacing, retrieval
+from streamsvc.sources.kinesis import answers, fanout, pacing
 from streamsvc.sources.kinesis.source import KinesisSource
 from streamsvc.testing.kinesis_server import Fault, Limits, random_faults
 from streamsvc.testing.kinesis_server.streams import Options
@@ -99,12 +99,8 @@ async def test_records_come_soon_after_they_were_put() -> None:
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a source waits for while it polls comes twenty times as soon; how waits grow and shrink is the same."""
-    for module, names in {
-        pacing: ("TIP_INTERVAL_S", "SLOW_S", "SLOWEST_S"),
-        retrieval: ("RETRY_S", "MAX_RETRY_S"),
-    }.items():
-        for name in names:
-            monkeypatch.setattr(module, name, getattr(module, name) / 20)
+    for name in ("TIP_INTERVAL_S", "THROTTLED_S", "RETRY_S", "OUTAGE_S"):
+        monkeypatch.setattr(pacing, name, getattr(pacing, name) / 20)
     monkeypatch.setattr(pacing, "CALLS_PER_S", 20 * pacing.CALLS_PER_S)
 
 

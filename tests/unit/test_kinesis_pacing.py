@@ -9,7 +9,16 @@ from itertools import pairwise
 
 import pytest
 
-from streamsvc.sources.kinesis.pacing import BYTES_PER_S, TIP_INTERVAL_S, Pace
+from streamsvc.sources.kinesis.pacing import (
+    BYTES_PER_S,
+    LONG,
+    OUTAGE_S,
+    RETRY_S,
+    THROTTLED_S,
+    TIP_INTERVAL_S,
+    Backoff,
+    Pace,
+)
 from streamsvc.sources.kinesis.room import Reservation, Room
 
 MIB = 1024 * 1024
@@ -58,33 +67,77 @@ def test_a_shard_that_is_refused_is_asked_less_often_and_comes_back() -> None:
         waits.append(pace.wait_s(1.0))
     assert waits == sorted(waits)
     assert waits[0] == pytest.approx(2 * TIP_INTERVAL_S)
-    assert waits[-1] == 10.0
-    made = calls_in(pace, 200.0, 0, at_tip=True, start=11.0)
+    assert waits[-1] == THROTTLED_S
+    made = calls_in(pace, 12.0, 0, at_tip=True, start=3.0)
     assert made[-1] - made[-2] == pytest.approx(TIP_INTERVAL_S)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_refusals_now_and_then_do_not_add_up(seed: int) -> None:
-    """One call in five that is decided on is refused; some of the others fail, and some are decided by nobody."""
+def test_an_outage_is_waited_out_ever_longer_and_one_success_ends_it() -> None:
+    backoff = Backoff("a")
+    waits = [backoff.failed() for _ in range(10)]
+    assert waits == sorted(waits)
+    assert OUTAGE_S / 2 <= waits[-1] <= OUTAGE_S
+    assert backoff.is_long
+    backoff.reset()
+    assert not backoff.is_long
+    assert backoff.failed() == waits[0] <= RETRY_S
+
+
+def test_a_throttle_ends_an_outage() -> None:
+    """The service answers; and what it answered does not make the next outage longer."""
+    backoff = Backoff("a")
+    for failures in range(1, 10):
+        assert backoff.failed() <= RETRY_S
+        for _ in range(failures):
+            backoff.failed()
+        assert max(backoff.failed(throttled=True) for _ in range(failures)) <= THROTTLED_S
+
+
+def test_refusals_are_told_only_where_they_do_not_end() -> None:
+    backoff = Backoff("a")
+    told = []
+    for _ in range(LONG):
+        told.append(backoff.is_long)
+        backoff.failed(throttled=True)
+    assert not any(told)
+    assert backoff.is_long
+
+
+def test_who_fails_together_does_not_come_back_together() -> None:
+    waits = {Backoff(f"access@shardId-{shard:012}.1764300000").failed() for shard in range(8)}
+    assert len(waits) == 8
+
+
+@pytest.mark.parametrize("refused", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("seed", range(5))
+def test_mixed_faults_do_not_add_up(seed: int, refused: float) -> None:
+    """What is refused, expires, is answered with a fault, or passes: as long as the service answers, a shard waits two
+    seconds at most for what is refused, and only a run of faults waits longer."""
     dice = random.Random(seed)
-    pace = Pace()
-    now = slept = 0.0
-    slow = 0
+    pace, backoff = Pace(), Backoff("a")
+    now = 0.0
+    waits: list[float] = []
+    faults = 0
     for _ in range(2000):
         wait_s = pace.wait_s(now)
-        slept += wait_s
         now += wait_s
         pace.calls(now)
-        fate = dice.choices(["refused", "expired", "cut", "answered"], [0.16, 0.16, 0.2, 0.48])[0]
+        fate = dice.choices(["refused", "expired", "fault", "answered"], [refused, 0.1, 0.1, 1.0])[0]
+        faults = faults + 1 if fate == "fault" else 0 if fate in ("refused", "answered") else faults
         if fate == "refused":
             pace.refused()
+            backoff.failed(throttled=True)
+        elif fate == "fault":
+            wait_s = backoff.failed()
+            now += wait_s
         elif fate == "expired":
             pace.let_through()
-        elif fate == "answered":
+        else:
             pace.answered(100, at_tip=True)
-        slow += pace.is_slow
-    assert slow < 2000 * 0.05
-    assert slept / 2000 < 4 * TIP_INTERVAL_S
+            backoff.reset()
+        waits.append(wait_s)
+        assert wait_s <= max(THROTTLED_S, RETRY_S * 2 ** (faults - 1)) + 1e-9
+    assert sum(waits) / len(waits) < (4 if refused < 0.5 else 10) * TIP_INTERVAL_S
 
 
 async def test_the_room_is_never_overfull_and_nobody_is_forgotten() -> None:

@@ -22,8 +22,9 @@ from streamsvc.sources.kinesis.answers import PRELUDE_BYTES, Answer, message_byt
 from streamsvc.sources.kinesis.consumer import Consumer
 from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.health import Health
+from streamsvc.sources.kinesis.pacing import Backoff
 from streamsvc.sources.kinesis.polling import TEXT_AND_RECORDS, Polling
-from streamsvc.sources.kinesis.retrieval import Answered, Backoff, Reading
+from streamsvc.sources.kinesis.retrieval import Answered, Reading
 from streamsvc.sources.kinesis.splits import parse_split
 from streamsvc.sources.kinesis.stream import Stream, start_of
 
@@ -72,10 +73,12 @@ class FanOut:
     async def _wait_out(
         self, shard: ShardId, error: SourceUnavailable, subscribed: _Subscribed, backoff: Backoff
     ) -> None:
-        if error.where.get("cause") != failures.IN_USE or backoff.is_long:
+        """That the last subscription still stands is as good as a throttle."""
+        throttled = failures.is_throttle(error) or error.where.get("cause") == failures.IN_USE
+        wait_s = backoff.failed(throttled=throttled)
+        if not throttled or backoff.is_long:
             self._health.failed(shard, error)
-        await asyncio.sleep(max(0.0, subscribed.at + RESUBSCRIBE_S - time.monotonic()))
-        await backoff.wait()
+        await asyncio.sleep(max(wait_s, subscribed.at + RESUBSCRIBE_S - time.monotonic()))
 
     async def _subscription(self, reading: Reading, subscribed: _Subscribed) -> AsyncGenerator[Answer, None]:
         """The events of one subscription, until it ends. A cut is ``SourceUnavailable``, and so is an end before the

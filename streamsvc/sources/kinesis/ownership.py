@@ -12,10 +12,11 @@ from streamsvc.core.kinesis_positions import END, kcl_checkpoint
 from streamsvc.core.shards import ShardGraph, ShardId, ShardInfo, shard_from_parent
 from streamsvc.errors import Retryable, SourceUnavailable
 from streamsvc.records import Position, Split
+from streamsvc.sources.kinesis import failures
 from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.health import Health
 from streamsvc.sources.kinesis.lease_keeper import Asked, Gained, LeaseEvent, Leases, Lost
-from streamsvc.sources.kinesis.retrieval import Backoff
+from streamsvc.sources.kinesis.pacing import Backoff
 from streamsvc.sources.kinesis.splits import is_split_of, parse_split
 from streamsvc.sources.kinesis.stream import Stream
 
@@ -201,7 +202,7 @@ class Ownership:
                 await self._shards.list()
             except Retryable as error:
                 self._health.failed("stream", error)
-                await backoff.wait()
+                await asyncio.sleep(backoff.failed(throttled=failures.is_throttle(error)))
             else:
                 self._health.well("stream")
                 self._leases.offer(self._shards.known, self._shards.created_s)

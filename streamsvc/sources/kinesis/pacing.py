@@ -1,4 +1,7 @@
-"""How often one shard may be asked. Pure: the clock is an argument, in seconds.
+"""How often one shard may be asked, and how long is waited after a failure. Pure: the clock is an argument, in seconds.
+
+A throttle is an answer, and others read the shard as well: it is waited out for two seconds at most. Where nothing
+answers, waits grow to ten. One success ends either.
 
 A shard answers five GetRecords calls and 2 MiB a second, all consumers together, and refuses more (AWS API reference,
 GetRecords: after 10 MiB, calls within the next five seconds are refused).
@@ -11,9 +14,11 @@ BYTES_PER_S = 2.0 * 1024 * 1024
 TIP_INTERVAL_S = 0.22
 """Between calls at the tip: a little less than is allowed, so that a record waits 0.11 s at the median."""
 
-SLOWEST_S = 10.0
-SLOW_S = 5.0
-"""From here on it is said that a shard is refused too often."""
+THROTTLED_S = 2.0
+OUTAGE_S = 10.0
+RETRY_S = 0.25
+LONG = 6
+"""So many failures in a row are told, also where one is nothing to speak of."""
 
 BURST_S = 1.0
 MENDS = 0.7
@@ -32,10 +37,6 @@ class Pace:
         self._bytes = BYTES_PER_S * BURST_S
         self._filled_at = 0.0
         self._at_tip = False
-
-    @property
-    def is_slow(self) -> bool:
-        return self._interval_s >= SLOW_S
 
     def wait_s(self, now: float) -> float:
         """How long from now until the next call may be made; 0: it may be now."""
@@ -66,10 +67,37 @@ class Pace:
 
     def refused(self) -> None:
         """Too many calls or bytes: somebody else reads this shard, too."""
-        self._interval_s = min(SLOWEST_S, max(2.0 * self._interval_s, 2.0 * TIP_INTERVAL_S))
+        self._interval_s = min(THROTTLED_S, max(2.0 * self._interval_s, 2.0 * TIP_INTERVAL_S))
 
     def _fill(self, now: float) -> None:
         passed_s = now - self._filled_at
         self._filled_at = now
         self._calls = min(CALLS_PER_S * BURST_S, self._calls + passed_s * CALLS_PER_S)
         self._bytes = min(BYTES_PER_S * BURST_S, self._bytes + passed_s * BYTES_PER_S)
+
+
+class Backoff:
+    """After failures in a row; throttles and outages, which end one another, each have a row of their own. Who fails
+    together does not come back together: their names differ."""
+
+    def __init__(self, name: str) -> None:
+        self._spread = 1.0 - (sum(name.encode()) % 16) / 32
+        self.reset()
+
+    def reset(self) -> None:
+        """A call has succeeded."""
+        self._failures = 0
+        self._wait_s = 0.0
+        self._throttled = False
+
+    def failed(self, *, throttled: bool = False) -> float:
+        """How long to wait now. throttled: the service has answered, and does not want to be asked so often"""
+        self._failures += 1
+        in_a_row = throttled == self._throttled
+        self._throttled = throttled
+        self._wait_s = min(THROTTLED_S if throttled else OUTAGE_S, max(RETRY_S, 2.0 * self._wait_s * in_a_row))
+        return self._wait_s * self._spread
+
+    @property
+    def is_long(self) -> bool:
+        return self._failures >= LONG

@@ -26,8 +26,8 @@ from streamsvc.errors import PositionLost, SourceRefused, SourceUnavailable
 from streamsvc.records import Position, Split
 from streamsvc.sources.kinesis import failures
 from streamsvc.sources.kinesis.answers import Answer, Record
+from streamsvc.sources.kinesis.pacing import Backoff
 from streamsvc.sources.kinesis.polling import Paces
-from streamsvc.sources.kinesis.retrieval import Backoff
 from streamsvc.sources.kinesis.splits import parse_split
 from streamsvc.sources.kinesis.stream import Stream
 
@@ -115,7 +115,7 @@ class Places:
                 if not failures.is_throttle(error):
                     raise
                 if iterator is None:
-                    await backoff.wait()
+                    await asyncio.sleep(backoff.failed(throttled=True))
                 else:
                     self._paces.refused(shard)
                 continue

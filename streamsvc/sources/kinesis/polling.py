@@ -15,8 +15,8 @@ from streamsvc.sources.kinesis import failures
 from streamsvc.sources.kinesis.answers import Answer
 from streamsvc.sources.kinesis.counts import Counts
 from streamsvc.sources.kinesis.health import Health
-from streamsvc.sources.kinesis.pacing import BYTES_PER_S, Pace
-from streamsvc.sources.kinesis.retrieval import Answered, Backoff, Reading
+from streamsvc.sources.kinesis.pacing import BYTES_PER_S, Backoff, Pace
+from streamsvc.sources.kinesis.retrieval import Answered, Reading
 from streamsvc.sources.kinesis.splits import parse_split
 from streamsvc.sources.kinesis.stream import Stream
 
@@ -48,10 +48,6 @@ class Paces:
         self._paces[shard].refused()
         self._on_throttled()
 
-    def is_slow(self, shard: ShardId) -> bool:
-        """Refused so often that who waits for its records should be told."""
-        return self._paces[shard].is_slow
-
     def forget(self, shard: ShardId) -> None:
         self._paces.pop(shard, None)
 
@@ -75,8 +71,7 @@ class Polling:
                 await self._wait_out(shard, error, walk.backoff)
                 continue
             walk.backoff.reset()
-            if not self._paces.is_slow(shard):
-                self._health.well(shard)
+            self._health.well(shard)
             yield Answered(answer, walk.fresh)
             if answer.ended:
                 return
@@ -122,14 +117,14 @@ class Polling:
 
     async def _wait_out(self, shard: ShardId, error: SourceUnavailable, backoff: Backoff) -> None:
         """To be refused now and then is normal where several read a shard; for long it is not."""
-        if failures.is_throttle(error) and error.where.get("action") == GET_RECORDS:
-            self._paces.refused(shard)
-            if self._paces.is_slow(shard):
-                self._health.failed(shard, error)
-            return
-        if not failures.is_throttle(error) or backoff.is_long:
+        throttled = failures.is_throttle(error)
+        wait_s = backoff.failed(throttled=throttled)
+        if not throttled or backoff.is_long:
             self._health.failed(shard, error)
-        await backoff.wait()
+        if throttled and error.where.get("action") == GET_RECORDS:
+            self._paces.refused(shard)
+        else:
+            await asyncio.sleep(wait_s)
 
 
 class _Last:

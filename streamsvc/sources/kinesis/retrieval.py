@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,9 +9,6 @@ from typing import Protocol
 from streamsvc.records import Position, Split
 from streamsvc.sources.kinesis.answers import Answer
 from streamsvc.sources.kinesis.room import Reservation
-
-RETRY_S = 0.25
-MAX_RETRY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +35,3 @@ class Retrieval(Protocol):
         Failures that waiting may mend are waited out, and told. Raises ``SourceRefused`` and ``PositionLost``. While an
         answer is handed out, room for it is reserved."""
         ...
-
-
-class Backoff:
-    """Longer with every failure in a row. Shards that fail together do not come back together: their names differ."""
-
-    def __init__(self, split: Split) -> None:
-        self._spread = 1.0 + (sum(split.encode()) % 16) / 32
-        self._wait_s = RETRY_S
-
-    @property
-    def is_long(self) -> bool:
-        return self._wait_s >= MAX_RETRY_S
-
-    def reset(self) -> None:
-        self._wait_s = RETRY_S
-
-    async def wait(self) -> None:
-        await asyncio.sleep(self._wait_s * self._spread)
-        self._wait_s = min(MAX_RETRY_S, 2 * self._wait_s)

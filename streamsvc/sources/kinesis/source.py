@@ -18,7 +18,7 @@ from streamsvc.core.kinesis_positions import BEGINNING, END, parse_position, pos
 from streamsvc.core.leases import LeasePolicy
 from streamsvc.errors import PositionLost, Retryable, SourceUnavailable
 from streamsvc.records import Batch, Position, Ranges, Split
-from streamsvc.sources.kinesis import places
+from streamsvc.sources.kinesis import failures, places
 from streamsvc.sources.kinesis.clients import Clients
 from streamsvc.sources.kinesis.consumer import Consumer
 from streamsvc.sources.kinesis.counts import Counts
@@ -27,10 +27,11 @@ from streamsvc.sources.kinesis.health import Health
 from streamsvc.sources.kinesis.lease_keeper import AllShards, LeaseKeeper
 from streamsvc.sources.kinesis.lease_table import LeaseTable
 from streamsvc.sources.kinesis.ownership import Ownership, Shards
+from streamsvc.sources.kinesis.pacing import Backoff
 from streamsvc.sources.kinesis.polling import Paces, Polling
 from streamsvc.sources.kinesis.reader import Reader, Start
-from streamsvc.sources.kinesis.retrieval import Backoff, Retrieval
-from streamsvc.sources.kinesis.splits import parse_split
+from streamsvc.sources.kinesis.retrieval import Retrieval
+from streamsvc.sources.kinesis.splits import is_split_of, parse_split
 from streamsvc.sources.kinesis.stream import Stream
 
 LISTED_FOR_S = 2.0
@@ -106,6 +107,13 @@ class KinesisSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    @property
+    def group(self) -> str:
+        return f"Kinesis application {self._application}"
+
+    def reads(self, split: Split) -> bool:
+        return is_split_of(self._options.name, split)
 
     @property
     def problem(self) -> str | None:
@@ -309,7 +317,7 @@ class KinesisSource:
                 return await call()
             except Retryable as error:
                 self._health.failed("stream", error)
-                await backoff.wait()
+                await asyncio.sleep(backoff.failed(throttled=failures.is_throttle(error)))
 
     async def _check_live(self, positions: Mapping[Split, Position]) -> None:
         """Raises ``PositionLost`` for what is no shard of this stream, or no longer."""

@@ -111,6 +111,13 @@ class KclSource:
         await self._stream.__aexit__(kind, error, trace)
 
     @property
+    def group(self) -> str:
+        return self._stream.group
+
+    def reads(self, split: Split) -> bool:
+        return self._stream.reads(split)
+
+    @property
     def problem(self) -> str | None:
         """Why nothing may be coming, in words; ``None`` while the KCL brings records."""
         if self._failure is not None:
