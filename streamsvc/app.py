@@ -256,7 +256,7 @@ async def open_windows(service: Service, name: str) -> WindowsStatus | None:
         return None
     log, window = found
     assert window.results is not None
-    live = LiveWindows(log, window.windows, window.results, window.disorder_us)
+    live = LiveWindows(log, window.windows, window.results)
     await live.refresh(await log.view())
     return live.status
 

@@ -84,7 +84,7 @@ class Window(Model):
     disorder: Seconds = Field(default=10.0, description="The watermark is the newest event time less this.")
     lateness: Seconds = Field(default=30.0, description="How long after that a window still takes rows.")
     max_ahead: Seconds = Field(
-        default=3600.0, description="A row further ahead of its arrival than this does not move the watermark."
+        default=3600.0, description="A row further ahead of its arrival than this is a reject: a clock is wrong."
     )
     interval: Seconds = Field(
         default=5.0, gt=0, description="How often what was read is committed; results come that much later at most."

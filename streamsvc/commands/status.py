@@ -218,8 +218,6 @@ def _show_windows(console: Console, pipeline: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if windows["ahead"]:
-        console.print(f"  {windows['ahead']:,} of them are ahead of time: somebody's clock is wrong", highlight=False)
     for window in windows["windows"]:
         console.print(f"  {window['window_start']} to {window['window_end']}", highlight=False)
         for row in window["rows"][:RESULTS_SHOWN]:

@@ -80,8 +80,6 @@ class WindowsStatus(WatermarkStatus):
     provisional: Literal[True]
     groups: int
     """Of all open windows."""
-    ahead: int
-    """Windows that are ahead of the newest event that was believed: somebody's clock is wrong. They stay open."""
     windows: list[WindowStatus]
     """Newest first, and not all of them; none, where there are very many groups."""
 

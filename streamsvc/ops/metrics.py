@@ -128,12 +128,6 @@ class Metrics:
         self.late_rows = self._counter(
             "late_rows_total", "rows", "Rows that came too late for a window, once for each window.", "pipeline"
         )
-        self.rows_ahead = self._counter(
-            "rows_ahead_total",
-            "rows",
-            "Rows too far ahead of their arrival to move the watermark (`max_ahead`): somebody's clock is wrong.",
-            "pipeline",
-        )
         self.windows_finished = self._counter(
             "windows_finished_total", "windows", "Windows whose results this worker has written.", "pipeline"
         )

@@ -152,7 +152,7 @@ class ToWindows:
         self._finish = finisher
         self.closer = closer
         assert window.results is not None, "a pipeline that runs knows where results go"
-        self._live = LiveWindows(log, window.windows, window.results, window.disorder_us)
+        self._live = LiveWindows(log, window.windows, window.results)
         self._observer = observer
         self._watermarks: dict[Split, int] = {}
         self._planned_at = monotonic()

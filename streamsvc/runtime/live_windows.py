@@ -18,7 +18,7 @@ from streamsvc.records import WINDOW, Partials, Window
 from streamsvc.runtime.window_recipe import Results
 
 WINDOWS_SHOWN = 5
-"""The newest ones, and those that are ahead of time behind them."""
+"""The newest ones."""
 
 ROWS_SHOWN = 50
 """Of a window, in the order of results."""
@@ -37,9 +37,8 @@ class LiveWindows:
     Results of windows that are open are provisional: more rows may come, and ``having`` may change its mind.
     """
 
-    def __init__(self, log: WindowLog, windows: Windows, results: Results, disorder_us: int = 0) -> None:
+    def __init__(self, log: WindowLog, windows: Windows, results: Results) -> None:
         self._log = log
-        self._disorder_us = disorder_us
         self._windows = windows
         self._results = results
         self._view: View | None = None
@@ -73,22 +72,13 @@ class LiveWindows:
 
     async def _look(self, view: View, merged: Partials) -> WindowsStatus:
         few = merged.groups <= MAX_GROUPS and self._merged is not None
-        ahead = self._ahead(view)
-        shown = [*reversed(view.open_windows[: -len(ahead) or None]), *ahead][:WINDOWS_SHOWN] if few else []
+        shown = view.open_windows[: -WINDOWS_SHOWN - 1 : -1] if few else []
         return {
             **_watermark(view, _now()),
             "provisional": True,
             "groups": merged.groups,
-            "ahead": len(ahead),
             "windows": [await self._window(merged, self._windows.window(start)) for start in shown],
         }
-
-    def _ahead(self, view: View) -> list[int]:
-        """Windows that begin behind the newest event that was believed: of clocks that are wrong, they may stay open
-        for ever."""
-        reached = [view.watermark(split).us for split in view.counting]
-        newest = max((us for us in reached if us > NEVER), default=None)
-        return [start for start in view.open_windows if newest is not None and start > newest + self._disorder_us]
 
     async def _window(self, merged: Partials, window: Window) -> WindowStatus:
         finished = await self._results.finish(merged, window)

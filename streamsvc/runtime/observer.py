@@ -97,7 +97,6 @@ class Observer:
         for why, count in tally.rejects.items():
             self._metrics.rejects.labels(self._pipeline, why).inc(count)
         self._metrics.late_rows.labels(self._pipeline).inc(tally.late)
-        self._metrics.rows_ahead.labels(self._pipeline).inc(tally.ahead)
         self.rejects.update(tally.rejects)
         self.summary.records += tally.records
         self.summary.rows += rows

@@ -58,15 +58,13 @@ def metadata_of(batch: Batch, name: str) -> pa.Array:
 
 @dataclass(slots=True)
 class Tally:
-    """What went through a segment. Of a windowed one: pairs of a row and a window that are late, and rows that are too
-    far ahead to be believed."""
+    """What went through a segment. ``late``: of a windowed one, pairs of a row and a window."""
 
     records: int = 0
     raw_bytes: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
     cpu_seconds: float = 0.0
     late: int = 0
-    ahead: int = 0
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ class WindowRecipe:
     digest:       of all that results hang on: a pipeline never changes it
     disorder_us:  the watermark of a split trails its newest event by this
     lateness_us:  how long a window is kept open after the watermark has passed its end
-    max_ahead_us: an event further ahead of its arrival does not move the watermark; ``None``: any does
+    max_ahead_us: an event further ahead of its arrival is a reject; ``None``: none is
     lock:         held for every call to the aggregation: a segment is encoded while the next one fills
     """
 

@@ -22,6 +22,8 @@ from streamsvc.runtime.segment import Encoded, OpenSegment, Recipe
 from streamsvc.runtime.window_recipe import WindowRecipe
 
 NO_EVENT_TIME = "no_event_time"
+AHEAD_OF_TIME = "ahead_of_time"
+"""Why a record is a reject: by its time it came before it happened, by more than clocks may differ."""
 
 WINDOW_BOUNDS = [
     pa.field("window_start", pa.timestamp("us", tz="UTC")),
@@ -68,14 +70,11 @@ class WindowedSegment(OpenSegment):
     def _take(self, batch: Batch) -> Batch | None:
         rows, rejects = self._recipe.sift(batch)
         rows, times, untimed = self._timed(_in_read_order(rows), batch)
-        ahead = self._ahead(rows, times, batch)
-        found = sort_out(
-            self._window.windows, self._window.lateness_us, self._watermarks, times, _runs(rows, batch), ahead
-        )
+        rows, times, unbelieved = self._believed(rows, times, batch)
+        found = sort_out(self._window.windows, self._window.lateness_us, self._watermarks, times, _runs(rows, batch))
         refused = self._fold(rows, times, found, batch)
         misplaced = self._keep_late(rows, found)
-        self.tally.ahead += 0 if ahead is None else int(ahead.sum())
-        self._refuse(batch, [*rejects, untimed, refused, misplaced])
+        self._refuse(batch, [*rejects, untimed, unbelieved, refused, misplaced])
         return None
 
     def _timed(self, rows: pa.RecordBatch, batch: Batch) -> tuple[pa.RecordBatch, Ints, pa.RecordBatch]:
@@ -85,22 +84,27 @@ class WindowedSegment(OpenSegment):
         times, there = time.times(column)
         if there.all():
             return rows, times, NO_REJECTS
-        without = rows[ROW].filter(pa.array(~there)).to_pylist()
         values = column.filter(pa.array(~there)).cast(_readable(column.type)).cast(pa.string()).to_pylist()
-        rejects = [
-            {ROW: row, "reason": NO_EVENT_TIME, "error": _why(time.column or "the arrival", value)}
-            for row, value in zip(without, values, strict=True)
-        ]
-        return rows.filter(pa.array(there)), times[there], pa.RecordBatch.from_pylist(rejects, REJECTED)
+        errors = [_why(time.column or "the arrival", value) for value in values]
+        return rows.filter(pa.array(there)), times[there], _rejected(rows, ~there, NO_EVENT_TIME, errors)
 
-    def _ahead(self, rows: pa.RecordBatch, times: Ints, batch: Batch) -> Mask | None:
-        limit = self._window.max_ahead_us
-        if limit is None or self._window.time.column is None:
-            return None
+    def _believed(self, rows: pa.RecordBatch, times: Ints, batch: Batch) -> tuple[pa.RecordBatch, Ints, pa.RecordBatch]:
+        """Rows that are not too far ahead of their arrival, their times, and rejects of the others, whose windows would
+        stay open until their time comes. Where no arrival is known, nobody can tell."""
+        limit, column = self._window.max_ahead_us, self._window.time.column
+        if limit is None or column is None:
+            return rows, times, NO_REJECTS
         arrivals = batch.arrivals().take(rows[ROW])
         known = arrivals.is_valid().to_numpy(zero_copy_only=False)
         at = pc.fill_null(arrivals.cast(pa.int64()), 0).to_numpy() * 1_000
-        return is_ahead(times, at, known, limit)
+        ahead = is_ahead(times, at, known, limit)
+        if not ahead.any():
+            return rows, times, NO_REJECTS
+        errors = [
+            f"{column} is {leads // 1_000_000} s ahead of the record's arrival, and `max_ahead` {limit // 1_000_000} s"
+            for leads in (times - at)[ahead].tolist()
+        ]
+        return rows.filter(pa.array(~ahead)), times[~ahead], _rejected(rows, ahead, AHEAD_OF_TIME, errors)
 
     def _fold(self, rows: pa.RecordBatch, times: Ints, found: Sorted, batch: Batch) -> pa.RecordBatch:
         """Pairs that are in time go into the partials; answers the rows that do not go in."""
@@ -153,6 +157,12 @@ def _readable(kind: pa.DataType) -> pa.DataType:
 
 def _why(column: str, value: str | None) -> str:
     return f"{column} is null" if value is None else f"{column} is {value}, which is not in the years 1 to 9999"
+
+
+def _rejected(rows: pa.RecordBatch, which: Mask, reason: str, errors: list[str]) -> pa.RecordBatch:
+    reasons = pa.repeat(pa.scalar(reason, pa.string()), len(errors))
+    columns = [rows[ROW].filter(pa.array(which)), reasons, pa.array(errors, pa.string())]
+    return pa.RecordBatch.from_arrays(columns, schema=REJECTED)
 
 
 def _in_read_order(rows: pa.RecordBatch) -> pa.RecordBatch:

@@ -20,7 +20,7 @@ def live(world: World) -> LiveWindows:
     window = recipe_of(world.store("lake"), WINDOWS, disorder=DISORDER, lateness=LATENESS).window
     assert window is not None
     assert window.results is not None
-    return LiveWindows(world.worker().log, WINDOWS, window.results, DISORDER)
+    return LiveWindows(world.worker().log, WINDOWS, window.results)
 
 
 def shown(status: WindowsStatus) -> Counter[Pair]:
@@ -106,22 +106,6 @@ async def test_what_is_too_large_is_not_read_again_until_it_is_folded(monkeypatc
     await log.checkpoint()
     await looking.refresh(await log.view())
     assert looking.status["groups"] == 3
-
-
-async def test_windows_of_a_clock_that_is_wrong_do_not_hide_the_others() -> None:
-    world = World(7)
-    for split in ("a", "b", "c"):
-        world.put(split, 150)
-        world.put(split, 205)
-    for window in range(9_000, 9_010):
-        world.put("a", window * 100, arrival_ms=0)
-    await asyncio.wait_for(world.worker(until_end=True, max_ahead=1_000).run(), 60)
-    looking = live(world)
-    await looking.refresh(await world.worker().log.view())
-    assert looking.status is not None
-    assert (looking.status["open"], looking.status["ahead"]) == (12, 10)
-    starts = [window["window_start"][-7:] for window in looking.status["windows"]]
-    assert starts == ["000200Z", "000100Z", "900000Z", "900100Z", "900200Z"]
 
 
 async def test_nothing_is_computed_where_nothing_is_new(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,17 +124,24 @@ def segment_of(
     return segment.close("segment"), segment
 
 
-def test_a_clock_that_is_ahead_does_not_move_the_watermark() -> None:
-    """Its row is in its window, counted; without an arrival nobody can tell."""
+def test_a_row_that_is_too_far_ahead_is_a_reject_and_moves_nothing() -> None:
+    """Its window would stay open until its time comes. Without an arrival nobody can tell."""
     lake = MemoryStore("lake", "lake")
     recipe = recipe_of(lake, FixedWindows(MINUTE, MINUTE), disorder=0, lateness=0, max_ahead=HOUR)
     now = 1_764_000_000 * SECOND
-    rows = [("one", now), ("ahead", LAST_TIME), ("two", now)]
-    _, segment = segment_of(recipe, rows, [now // 1_000] * 3)
-    assert (segment.watermark("a"), segment.tally.ahead, segment.tally.late) == (now, 1, 0)
-    assert segment.windows == [now, LAST_TIME // MINUTE * MINUTE]
-    _, segment = segment_of(recipe, rows, [now // 1_000, None, now // 1_000])
-    assert (segment.watermark("a"), segment.tally.ahead, segment.tally.late) == (LAST_TIME, 0, 1)
+    rows = [("one", now), ("ahead", now + HOUR + 1), ("two", now), ("just", now + HOUR)]
+    encoded, segment = segment_of(recipe, rows, [now // 1_000] * 4)
+    assert (segment.watermark("a"), segment.tally.rejects, segment.tally.late) == (
+        now + HOUR,
+        {"ahead_of_time": 1},
+        0,
+    )
+    assert segment.windows == [now, now + HOUR]
+    [rejects] = encoded.rejects
+    assert rejects.body == [f"ahead {now + HOUR + 1}".encode()]
+    rows[1] = ("ahead", LAST_TIME)
+    _, segment = segment_of(recipe, rows, [now // 1_000, None, now // 1_000, now // 1_000])
+    assert (segment.watermark("a"), segment.tally.rejects, segment.tally.late) == (LAST_TIME, {}, 2)
 
 
 def test_1970_is_late_and_9999_is_a_window() -> None:

@@ -51,7 +51,6 @@ def windows(as_of: str, *, rows: int = 2, **changes: Any) -> WindowsStatus:
         "held_since": "2026-11-24T12:05:31Z",
         "open": 3,
         "groups": 12_345,
-        "ahead": 0,
         "windows": [window] * 3,
     }
     return {**status, **changes}  # type: ignore[typeddict-item]

@@ -32,29 +32,28 @@ TENS = FixedWindows(10, 10)
 # Watermarks
 
 rows = st.lists(
-    st.tuples(st.sampled_from("ab"), st.integers(0, 100) | st.sampled_from([FIRST_TIME, LAST_TIME]), st.booleans()),
+    st.tuples(st.sampled_from("ab"), st.integers(0, 100) | st.sampled_from([FIRST_TIME, LAST_TIME])),
     max_size=30,
 )
 
 
 @given(rows, st.lists(st.integers(0, 30), max_size=4), st.integers(0, 20), st.sampled_from([NEVER, 40]))
 def test_a_row_finds_the_watermark_of_those_before_it(
-    all_rows: list[tuple[str, int, bool]], cuts: list[int], disorder: int, began: int
+    all_rows: list[tuple[str, int]], cuts: list[int], disorder: int, began: int
 ) -> None:
     """Whatever the batches; rows of one split need not lie together."""
     expected, highest = [], {"a": began, "b": NEVER}
-    for split, time, ahead in all_rows:
+    for split, time in all_rows:
         expected.append(highest[split])
-        if not ahead:
-            highest[split] = max(highest[split], time - disorder)
+        highest[split] = max(highest[split], time - disorder)
     watermarks = Watermarks(disorder, {"a": began})
     found: list[int] = []
     edges = sorted({0, len(all_rows), *(cut for cut in cuts if cut < len(all_rows))})
     for begin, end in itertools.pairwise(edges):
         part = all_rows[begin:end]
-        runs = [Run(split, row, row + 1) for row, (split, _, _) in enumerate(part)]
-        times = np.array([time for _, time, _ in part], np.int64)
-        found += watermarks.meet(times, runs, np.array([ahead for _, _, ahead in part])).tolist()
+        runs = [Run(split, row, row + 1) for row, (split, _) in enumerate(part)]
+        times = np.array([time for _, time in part], np.int64)
+        found += watermarks.meet(times, runs).tolist()
     assert found == expected
     assert {split: watermarks.of(split) for split in "ab"} == highest
 

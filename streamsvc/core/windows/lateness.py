@@ -25,16 +25,9 @@ class Sorted:
         return self.members[wanted]
 
 
-def sort_out(
-    windows: Windows,
-    lateness_us: int,
-    watermarks: Watermarks,
-    times: Ints,
-    runs: Sequence[Run],
-    ahead: Mask | None = None,
-) -> Sorted:
+def sort_out(windows: Windows, lateness_us: int, watermarks: Watermarks, times: Ints, runs: Sequence[Run]) -> Sorted:
     """Late is a row for a window that its split's watermark had passed when it came. ``watermarks`` go on."""
-    found = watermarks.meet(times, runs, ahead)
+    found = watermarks.meet(times, runs)
     members, starts, ends = windows.assign(times)
     late = is_late(found if members is None else found[members], ends, lateness_us)
     return Sorted(members, starts, ends, late)

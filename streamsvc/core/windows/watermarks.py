@@ -39,11 +39,9 @@ class Watermarks:
     def of(self, split: Split) -> int:
         return self.reached.get(split, self.began.get(split, NEVER))
 
-    def meet(self, times: Ints, runs: Iterable[Run], ahead: Mask | None = None) -> Ints:
-        """The watermark that each row found in its split. Rows that are ``ahead`` leave it as it is."""
+    def meet(self, times: Ints, runs: Iterable[Run]) -> Ints:
+        """The watermark that each row found in its split."""
         raises = times - self.disorder_us
-        if ahead is not None:
-            raises[ahead] = NEVER
         found = np.empty(len(times), np.int64)
         for run in runs:
             if run.start == run.end:
