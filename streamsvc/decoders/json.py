@@ -1,7 +1,7 @@
 """JSON records, one object a value, to declared columns.
 
-Blocks of records are read by Arrow's JSON reader with an explicit schema (0.8 us a record), and where it refuses a
-block, smaller ones, in the end one record at a time (``json_exact``, 4 us). What becomes of a record does not depend
+Records are read by Arrow's JSON reader with an explicit schema (0.8 us a record), and those that it refuses, and what
+it may read otherwise than it should, one at a time (``json_exact``, 4 us). What becomes of a record does not depend
 on its neighbours, so the reader's verdict is taken only where it is ``json_exact``'s too. Its sharp edges, all met
 here: two documents in one value are two rows, which moves the rows after them; ``null`` alone ends the process; ``NaN``
 is a number; a decimal may have more digits than its type, is another number where it does not fit in 38 digits with
@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json
@@ -23,7 +26,7 @@ from streamsvc.decoders.cutting import joined
 from streamsvc.decoders.json_exact import EXTRA, STRING, ExactReader
 from streamsvc.decoders.json_types import ColumnType, arrow_type, decimal_scales, is_plain, wire_type
 from streamsvc.decoders.json_values import finish
-from streamsvc.decoders.sifting import Fault, Records, combined, leave_out, screen, sift
+from streamsvc.decoders.sifting import Fault, Records, bytes_of, combined, leave_out, screen, sift
 from streamsvc.records import Sifted
 
 TOO_DEEP = "too_deep"
@@ -31,8 +34,9 @@ TOO_DEEP = "too_deep"
 
 DEEPEST = 500
 
-_BLOCK_BYTES = 64 * 1024
-_MOST_BYTES = 2**30
+_BLOCK_BYTES = 512 * 1024
+_FEW = 64
+_REFUSED_ROW = re.compile(r" in row ([0-9]+)$")
 _WHITESPACE = " \t\r\n"
 _SECOND_DOCUMENT = r"\}[ \t\r\n]*[^ \t\r\n,\]\}]"
 _EXPONENT = r"[:,\[\s\"+-][0-9.]+[eE][+-]?[0-9]+[\",\]}\s]"
@@ -41,6 +45,40 @@ _NESTING = re.compile(STRING + rb"|[\[{]|[\]}]", re.DOTALL)
 
 _Columns: TypeAlias = list[pa.Array]
 _Faults: TypeAlias = dict[int, Fault]
+
+
+class _ArrowRead(NamedTuple):
+    """Columns of the first ``rows`` records. ``refused``: which of the next block is to blame, if Arrow says so."""
+
+    columns: _Columns
+    rows: int
+    refused: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Texts with line breaks between them, and where each begins, int64, and one more would."""
+
+    joined: pa.Buffer
+    starts: npt.NDArray[np.int64]
+    block_bytes: int
+
+    @classmethod
+    def of(cls, texts: pa.Array) -> Self:
+        """texts: string, no nulls, no line breaks."""
+        _, bounds = bytes_of(texts)
+        starts = bounds.astype(np.int64) - bounds[0] + np.arange(len(bounds))
+        longest = int(np.diff(starts).max(initial=0))
+        return cls(joined(texts), starts, max(_BLOCK_BYTES, longest + 1))
+
+    def between(self, start: int, end: int) -> pa.Buffer:
+        """Those texts; ``end`` is after ``start``."""
+        return self.joined.slice(int(self.starts[start]), int(self.starts[end] - 1 - self.starts[start]))
+
+    def rows_of_half_a_block(self, start: int, end: int) -> int:
+        """How many texts from ``start``, with more than this before ``end``."""
+        rows = int(np.searchsorted(self.starts, self.starts[start] + self.block_bytes // 2)) - start
+        return min(rows, (end - start) // 2)
 
 
 class JsonDecoder:
@@ -103,54 +141,55 @@ class JsonDecoder:
 
     def _read(self, texts: pa.Array) -> tuple[_Columns, _Faults]:
         """Columns of ``_wire``, with nulls where there is a fault. Each text begins and ends as one object does."""
-        if (pc.sum(pc.binary_length(texts)).as_py() or 0) > _MOST_BYTES:
-            return self._in_blocks(texts)
+        if not len(self._plain) or not len(texts):
+            return self._one_by_one(texts)
+        lines = _Lines.of(texts)
         if self._extra_only:
-            plain, rows = self._arrow(texts, "error", _MOST_BYTES)
-            if rows == len(texts):
-                return [*plain, pa.nulls(rows, pa.string())], {}
-        plain, rows = self._arrow(texts, "ignore", _MOST_BYTES)
-        return self._with_loose(texts, plain) if rows == len(texts) else self._in_blocks(texts)
+            whole = self._arrow(lines, 0, len(texts), "error")
+            if whole.rows == len(texts):
+                return [*whole.columns, pa.nulls(len(texts), pa.string())], {}
+        return self._around_refused(texts, lines)
 
-    def _in_blocks(self, texts: pa.Array) -> tuple[_Columns, _Faults]:
-        """The records of a block that Arrow refuses are read one by one; after many such blocks, all the rest."""
+    def _around_refused(self, texts: pa.Array, lines: _Lines) -> tuple[_Columns, _Faults]:
+        """A record that Arrow refuses is read by itself, and then what stands before and behind it in its block. Where
+        Arrow does not say which it is, halves of the block are read; after too much in vain, all the rest one by one.
+        """
         parts: list[_Columns] = []
         faults: _Faults = {}
-        size = max(_BLOCK_BYTES, 1 + (pc.max(pc.binary_length(texts)).as_py() or 0))
-        refusals = at = 0
-        while at < len(texts):
-            rest = texts.slice(at)
-            plain, rows = self._arrow(rest, "ignore", size)
-            if rows:
-                columns, wrong = self._with_loose(rest.slice(0, rows), plain)
+        patience = 2 * len(texts)
+        todo = [(0, len(texts))]
+        while todo:
+            start, end = todo.pop()
+            if end - start < _FEW or patience < 0:
+                columns, wrong = self._one_by_one(texts.slice(start, end - start))
             else:
-                refusals += 1
-                many = refusals > len(texts) // 1024 + 4
-                columns, wrong = self._one_by_one(rest if many else rest.slice(0, _rows_within(rest, size)))
-            faults.update({at + row: fault for row, fault in wrong.items()})
+                read = self._arrow(lines, start, end, "ignore")
+                columns, wrong = self._with_loose(texts.slice(start, read.rows), read.columns)
+                at = start + read.rows
+                if at < end:
+                    refused = at + (read.refused if read.refused is not None else lines.rows_of_half_a_block(at, end))
+                    patience -= refused - at + _FEW
+                    todo += [(refused + 1, end), (refused, refused + 1), (at, refused)]
             parts.append(columns)
-            at += len(columns[0])
+            faults.update({start + row: fault for row, fault in wrong.items()})
         return [pa.concat_arrays(part) for part in zip(*parts, strict=True)], faults
 
-    def _arrow(
-        self, texts: pa.Array, on_new_field: Literal["ignore", "error"], block_bytes: int
-    ) -> tuple[_Columns, int]:
-        """Plain columns of the records before the first block that is refused, and how many records these are."""
-        if len(self._plain) == 0:
-            return [], len(texts)
-        lines = joined(texts)
+    def _arrow(self, lines: _Lines, start: int, end: int, on_new_field: Literal["ignore", "error"]) -> _ArrowRead:
+        """Plain columns of the records before the first block that is refused."""
         batches: list[pa.RecordBatch] = []
+        refused = None
         try:
             reader = json.open_json(
-                pa.BufferReader(lines),
-                read_options=json.ReadOptions(use_threads=False, block_size=min(block_bytes, lines.size + 1)),
+                pa.BufferReader(lines.between(start, end)),
+                read_options=json.ReadOptions(use_threads=False, block_size=lines.block_bytes),
                 parse_options=json.ParseOptions(explicit_schema=self._plain, unexpected_field_behavior=on_new_field),
             )
             batches.extend(reader)
-        except pa.ArrowInvalid:
-            pass
+        except pa.ArrowInvalid as error:
+            named = _REFUSED_ROW.search(str(error))
+            refused = int(named[1]) if named else None
         table = pa.Table.from_batches(batches, schema=self._plain)
-        return [column.combine_chunks() for column in table.columns], table.num_rows
+        return _ArrowRead([column.combine_chunks() for column in table.columns], table.num_rows, refused)
 
     def _with_loose(self, texts: pa.Array, plain: _Columns) -> tuple[_Columns, _Faults]:
         if self._loose_exact is None:
@@ -171,12 +210,6 @@ def _risky_numbers(columns: Sequence[ColumnType]) -> str | None:
     """A pattern for what may be a number, also one in a text, of which Arrow might make another decimal."""
     scales = [scale for column in columns for scale in decimal_scales(column)]
     return f"{_EXPONENT}|{_ESCAPED_DIGIT}|[0-9]{{{39 - max(scales)}}}" if scales else None
-
-
-def _rows_within(texts: pa.Array, size: int) -> int:
-    """How many texts a block of so many bytes can hold, and one more."""
-    ends = pc.cumulative_sum(pc.binary_length(texts.slice(0, size)).cast(pa.int64()))
-    return int(pc.sum(pc.less_equal(ends, size)).as_py() or 0) + 1
 
 
 def _too_deep(texts: pa.Array) -> _Faults:
