@@ -7,11 +7,11 @@ import random
 from collections.abc import Awaitable, Callable
 
 from streamsvc.contracts import ResultSink
+from streamsvc.core.backoff import Backoff
 from streamsvc.errors import Retryable
 from streamsvc.records import Finished, ObjectInfo, Window
 
-FIRST_WAIT_S = 0.1
-LONGEST_WAIT_S = 10.0
+BACKOFF = Backoff()
 
 
 class RetryingResults:
@@ -42,9 +42,8 @@ class RetryingResults:
                 written = await self._inner.publish(window, results)
             except Retryable as error:
                 self._on_state(error)
-                longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(tries, 20))
+                await self._sleep(BACKOFF.wait_s(tries, self._jitter()))
                 tries += 1
-                await self._sleep(longest * (0.5 + self._jitter() / 2))
             else:
                 if tries:
                     self._on_state(None)

@@ -11,10 +11,10 @@ from typing import TypeVar
 import pyarrow as pa
 
 from streamsvc.contracts import Entry, ObjectStore
+from streamsvc.core.backoff import Backoff
 from streamsvc.errors import StoreUnavailable
 
-FIRST_WAIT_S = 0.1
-LONGEST_WAIT_S = 10.0
+BACKOFF = Backoff()
 
 Answer = TypeVar("Answer")
 
@@ -96,10 +96,9 @@ class RetryingStore:
 
     async def _wait(self, tries: int, error: StoreUnavailable) -> None:
         self._tell(StoreHealth(self.url, healthy=False, failures=self.health.failures + 1, error=error))
-        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(tries, 20))
         self._waiting += 1
         try:
-            await self._sleep(longest * (0.5 + self._jitter() / 2))
+            await self._sleep(BACKOFF.wait_s(tries, self._jitter()))
         finally:
             self._waiting -= 1
 

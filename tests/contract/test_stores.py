@@ -24,7 +24,7 @@ from streamsvc.errors import StoreRefused, StoreUnavailable, StreamsvcError
 from streamsvc.stores.local import STAGING, LocalStore
 from streamsvc.stores.objects import open_store
 from streamsvc.stores.probe import CREATES, probe
-from streamsvc.stores.retrying import LONGEST_WAIT_S, RetryingStore, StoreHealth
+from streamsvc.stores.retrying import BACKOFF, RetryingStore, StoreHealth
 from streamsvc.testing.faulty_store import Fault, FaultyStore, random_faults
 from tests.s3_server import S3Server
 
@@ -375,7 +375,7 @@ class TestRetrying:
         faulty = FaultyStore(open_store(f"memory://suite{next(numbers)}", Aws()), [Fault.BEFORE] * 9)
         store = RetryingStore(faulty, heard.append, sleep=sleep, jitter=lambda: 1.0)
         assert await store.create("key", b"x") is True
-        assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, LONGEST_WAIT_S, LONGEST_WAIT_S])
+        assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, BACKOFF.longest_s, BACKOFF.longest_s])
         assert [health.healthy for health in heard] == [False] * 9 + [True]
         assert [health.failures for health in heard] == [*range(1, 10), 9]
         assert isinstance(heard[0].error, StoreUnavailable)

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeAlias
 import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
 
+from streamsvc.core.backoff import Backoff
 from streamsvc.core.kpl import Put
 from streamsvc.errors import Retryable, SourceUnavailable, StreamsvcError
 
@@ -23,8 +24,7 @@ MAX_REQUEST_BYTES = 10 * 1024 * 1024
 """Of one request, partition keys included (API Reference, PutRecords)."""
 
 DEFAULT_MAX_RECORD_KIB = 1024
-FIRST_WAIT_S = 0.1
-LONGEST_WAIT_S = 5.0
+BACKOFF = Backoff(longest_s=5.0)
 
 _FOREIGN = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
 
@@ -178,9 +178,8 @@ class _Patience:
         if self._clock() >= self._give_up_at:
             hint = f"Given up after {self._give_up_after_s:.0f} seconds in which nothing was stored."
             raise SourceUnavailable(error.what, hint=hint, **error.where)
-        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(self._tries, 10))
+        await self._sleep(BACKOFF.wait_s(self._tries, self._jitter()))
         self._tries += 1
-        await self._sleep(longest * (0.5 + self._jitter() / 2))
 
 
 def batches(records: Sequence[Put]) -> Iterator[Sequence[Put]]:
