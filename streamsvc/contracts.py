@@ -66,6 +66,16 @@ class Source(AbstractAsyncContextManager["Source"], Protocol):
     """
 
     @property
+    def group(self) -> str:
+        """Those who share the splits with this member: kind and name of the consumer group or the application. Workers
+        of one log are of one group."""
+        ...
+
+    def reads(self, split: Split) -> bool:
+        """Whether the split is of one of our topics, or our stream, be it there or not: told by its name."""
+        ...
+
+    @property
     def problem(self) -> str | None:
         """Why nothing may be coming, in words; ``None`` while the source answers and this member has its place. One
         that stands by, since there are more members than splits, is well."""

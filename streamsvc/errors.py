@@ -11,6 +11,7 @@ StreamsvcError                what failed, where, and what to do next
 │   ├── PositionLost          a range that must be read is gone from the source; offers `seek`
 │   ├── ForeignVersion        a pending segment was planned by another decode version
 │   ├── WindowsChanged        the pipeline has begun with other windows than are configured
+│   ├── ForeignState          the state belongs to another consumer group, or to other topics or another stream
 │   └── LogCorrupt            an object of the segment log does not say what it must
 └── Fenced                    another worker owns what this one held; the runtime recovers and goes on
 """
@@ -81,6 +82,10 @@ class ForeignVersion(Fatal):
 
 class WindowsChanged(Fatal):
     """The pipeline has begun with other windows than are configured: two meanings cannot be in one result."""
+
+
+class ForeignState(Fatal):
+    """The state belongs to another consumer group, or holds other topics or another stream."""
 
 
 class LogCorrupt(Fatal):

@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 
 from streamsvc.records import Position, Split
 
+OWNER_KEY = "owner.json"
 START_KEY = "start.json"
 PLANS = "plans/"
 CLAIMS = "log/"

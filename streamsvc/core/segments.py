@@ -273,6 +273,13 @@ class Claim(Stored):
 
 
 @dataclass(frozen=True, slots=True)
+class Owner(Stored):
+    """Whose log it is: the consumer group or application by which its workers share the splits."""
+
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
 class Start(Stored):
     """Where every split begins that existed at the very first start."""
 

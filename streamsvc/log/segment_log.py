@@ -19,13 +19,23 @@ from uuid import uuid4
 import orjson
 
 from streamsvc.contracts import ObjectStore
-from streamsvc.core.log_keys import START_KEY, Cursor, config_key, loss_key, outcome_key, partials_key, plan_key
+from streamsvc.core.log_keys import (
+    OWNER_KEY,
+    START_KEY,
+    Cursor,
+    config_key,
+    loss_key,
+    outcome_key,
+    partials_key,
+    plan_key,
+)
 from streamsvc.core.redirects import Redirect, redirect_key
 from streamsvc.core.segments import (
     Claim,
     Loss,
     Losses,
     Outcome,
+    Owner,
     Plan,
     Range,
     Standing,
@@ -34,7 +44,7 @@ from streamsvc.core.segments import (
     commit,
     is_overtaken,
 )
-from streamsvc.errors import Fenced, LogCorrupt
+from streamsvc.errors import Fenced, ForeignState, LogCorrupt
 from streamsvc.log.folder import LogFolder
 from streamsvc.log.patience import Sleep, concurrently
 from streamsvc.log.reader import digest_of
@@ -94,6 +104,42 @@ class SegmentLog(LogFolder):
     @property
     def landing_s(self) -> float:
         return self._landing_s
+
+    async def enter(self, group: str, reads: Callable[[Split], bool]) -> None:
+        """Make sure that this log is ours, before anything is read. To be called by whoever is going to land.
+
+        Raises ``ForeignState``: it belongs to another group, and who does not share the splits fences the other for
+        ever; or of all splits that it knows none is one that we read, so that it would be two logs in one.
+        """
+        strange = await self._stranger(reads)
+        if strange is not None:
+            raise ForeignState(
+                "the state belongs to another pipeline: it holds other topics or another stream",
+                hint="Give this pipeline another name, or the service another `state`. To go on under this name all the"
+                " same, keep one of the former topics in `topics` for the first run.",
+                known=strange,
+                group=group,
+            )
+        standing = await self._store.create(OWNER_KEY, Owner(group).to_json())
+        owner = Owner.from_json(standing, key=OWNER_KEY).group
+        if owner != group:
+            raise ForeignState(
+                "the state belongs to another service",
+                hint="Give this pipeline another name, or the service another `state`. If it is the same one under a"
+                " new name, let it keep its `group` (Kinesis: `application`); or, once nobody runs under the other any"
+                " more, delete the object.",
+                key=OWNER_KEY,
+                owner=owner,
+                ours=group,
+            )
+
+    async def _stranger(self, reads: Callable[[Split], bool]) -> Split | None:
+        """A split that the log knows, if it knows none that is ours."""
+        start = await self._started()
+        if start is None or any(map(reads, start.positions)):
+            return None
+        known = await self.known_splits()
+        return None if any(map(reads, known)) else next(iter(known), None)
 
     async def begin(self, first_positions: Callable[[], Awaitable[Mapping[Split, Position]]]) -> None:
         """Fix where the splits begin. ``first_positions`` is asked only if no worker has ever done so."""

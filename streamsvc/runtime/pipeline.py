@@ -157,6 +157,7 @@ class Pipeline:
     async def _prepare(self) -> None:
         async for attempt in stamina.retry_context(on=self._is_worth_waiting, attempts=None, timeout=None):
             with attempt:
+                await self._log.enter(self._source.group, self._source.reads)
                 await self._log.begin(self._source.first_positions)
                 await self._to.begin(await self._expiry.check())
                 if self._policy.until_end:

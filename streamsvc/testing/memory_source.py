@@ -256,6 +256,13 @@ class MemorySource:
         self._told.set()
 
     @property
+    def group(self) -> str:
+        return self._group_name
+
+    def reads(self, split: Split) -> bool:
+        return split in self._topic.splits or split in self._topic.removed
+
+    @property
     def problem(self) -> str | None:
         return None
 

@@ -50,6 +50,13 @@ class ScriptedStream:
         pass
 
     @property
+    def group(self) -> str:
+        return "group"
+
+    def reads(self, split: Split) -> bool:
+        return split.startswith("access@")
+
+    @property
     def problem(self) -> str | None:
         return None
 

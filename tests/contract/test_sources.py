@@ -118,6 +118,16 @@ async def test_every_record_comes_once_and_in_order(stage: Stage) -> None:
             assert [stage.counted(number, place) for place in reading.places[split]] == list(range(100 * number + 20))
 
 
+async def test_members_are_of_one_group_and_know_their_splits_by_name(stage: Stage) -> None:
+    async with stage.member() as first, stage.member() as second:
+        splits = await first.splits()
+        assert first.group == second.group
+        assert splits
+        assert all(map(second.reads, splits))
+        for stranger in ("elsewhere@0", "elsewhere@shardId-000000000000.1764300000", "reject@2026/x.json", ""):
+            assert not first.reads(stranger)
+
+
 async def test_a_record_that_comes_later_wakes_the_reader(stage: Stage) -> None:
     async with stage.member() as source:
         await assigned(source.assignments(), 3)

@@ -39,7 +39,8 @@ def broker() -> Iterator[MockBroker]:
 
 
 class Bench:
-    """Each run is of another group: the mock cluster waits out the sessions of members that are gone."""
+    """Each run is of another group, and is made the owner of the log: the mock cluster waits out the sessions of
+    members that are gone."""
 
     def __init__(self, folder: Path, broker: MockBroker) -> None:
         self._place, self._runs = "", 0
@@ -67,6 +68,7 @@ class Bench:
     def run(self) -> int:
         self._runs += 1
         self.configure(self._place)
+        (self.folder / "state/numbers/owner.json").unlink(missing_ok=True)
         return run(self.file, None, until_end=True, fail_on_rejects=False, summary=None)
 
     def redirect(self, **more: bool) -> int:

@@ -60,9 +60,11 @@ class Service:
         self.file.write_text(text)
 
     def run(self, *flags: str, code: int = 0) -> str:
-        """In a group of its own: the mock cluster lets a static member in again only when its session is over."""
+        """In a group of its own, made the owner of the log: the mock cluster lets a static member in again only when
+        its session is over."""
         self._life += 1
         self.configure()
+        (self._folder / "state/p/owner.json").unlink(missing_ok=True)
         command = [sys.executable, "-m", "streamsvc", "run", str(self.file), *flags]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == code, done.stderr

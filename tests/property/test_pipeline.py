@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from streamsvc.contracts import ObjectStore
+from streamsvc.errors import ForeignState
 from streamsvc.log.reader import digest_of
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.metrics import Metrics
@@ -90,11 +92,13 @@ class World:
         memory: int | MemoryBudget = 1 << 20,
         max_partitions: int = 500,
         faults: Sequence[Fault] = (),
+        group: str = "group",
         **policy: float,
     ) -> Worker:
         """``policy`` changes fields of ``Policy``."""
         budget = memory if isinstance(memory, MemoryBudget) else MemoryBudget(memory)
-        source = MemorySource(self.topic, batch_rows=lambda: self.random.randint(1, 40), faults=faults)
+        rows = partial(self.random.randint, 1, 40)
+        source = MemorySource(self.topic, group=group, batch_rows=rows, faults=faults)
         quick = Policy(size_bytes=3000, interval_s=0.02, until_end=until_end, tick_s=0.01)
         return Worker(self, source, budget, max_partitions, replace(quick, **policy))  # type: ignore[arg-type]
 
@@ -206,6 +210,19 @@ async def test_crashes_lost_sessions_and_a_faulty_store(seed: int) -> None:
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
+    await settle(world)
+    assert await world.landed() == world.produced
+
+
+async def test_another_service_on_the_same_state_is_refused_before_it_lands_anything() -> None:
+    world = World(2)
+    world.produce(200)
+    await settle(world)
+    world.produce(200)
+    stranger = world.worker(until_end=True, group="another service")
+    with pytest.raises(ForeignState):
+        await asyncio.wait_for(stranger.run(), 20)
+    assert stranger.observer.summary.segments == 0
     await settle(world)
     assert await world.landed() == world.produced
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from streamsvc.core.log_keys import Cursor, checkpoint_key, claim_key, outcome_key
 from streamsvc.core.segments import Checkpoint, Outcome, Plan, Range
-from streamsvc.errors import Fenced, LogCorrupt, PositionLost, StoreRefused, StoreUnavailable
+from streamsvc.errors import Fenced, ForeignState, LogCorrupt, PositionLost, StoreRefused, StoreUnavailable
 from streamsvc.log.folder import GcReport
 from streamsvc.log.reader import LogReader
 from streamsvc.log.segment_log import SegmentLog, new_segment_name
@@ -107,6 +107,67 @@ async def test_the_source_is_not_asked_again(bench: Bench) -> None:
 
     log = SegmentLog(ScriptedStore(objects=bench.objects), "w2", FIRST, landing_s=1.0)
     await log.begin(first_positions)
+
+
+# Whose it is
+
+
+async def test_workers_of_one_group_have_one_log(bench: Bench) -> None:
+    first = await bench.log(start={"topic@0": "50"})
+    await first.enter("Kafka group a.p", _reads("topic"))
+    again = await bench.log("w2")
+    await again.enter("Kafka group a.p", _reads("topic"))
+
+
+async def test_a_group_that_came_later_is_refused(bench: Bench) -> None:
+    """It would read every split beside the first one: each would land what it is quicker with, and fence the other."""
+    first = await bench.log()
+    await first.enter("Kafka group a.p", _reads("topic"))
+    stranger = SegmentLog(ScriptedStore(objects=bench.objects), "w2", FIRST, landing_s=1.0)
+    with pytest.raises(ForeignState, match=r"owner=Kafka group a\.p, ours=Kafka group b\.p") as refused:
+        await stranger.enter("Kafka group b.p", _reads("topic"))
+    assert "`group`" in refused.value.hint
+    assert refused.value.where["key"] == "owner.json"
+
+
+async def test_topics_may_be_added_and_given_up_one_by_one(bench: Bench) -> None:
+    log = await bench.log(start={"old@0": FIRST})
+    await log.enter("g", _reads("old", "new"))
+    await land(log, "s1", **{"new@0": (Cursor(0, FIRST), "10")})
+    await log.enter("g", _reads("new"))
+    await log.checkpoint()
+    await log.gc()
+    await log.enter("g", _reads("new"))
+
+
+async def test_other_topics_of_the_same_group_are_refused(bench: Bench) -> None:
+    """Windows would merge both, and `start` would be ignored."""
+    log = await bench.log(start={"topic@0": "50"})
+    with pytest.raises(ForeignState, match="known=topic@0"):
+        await log.enter("g", _reads("other"))
+    assert "owner.json" not in bench.objects
+
+
+async def test_a_log_of_before_gets_its_owner_when_it_is_next_run(bench: Bench) -> None:
+    old = await bench.log(start={"topic@0": "50"})
+    assert sorted(bench.objects) == ["start.json"]
+    with pytest.raises(ForeignState):
+        await old.enter("Kinesis application a.p", _reads("stream"))
+    await old.enter("Kafka group a.p", _reads("topic"))
+    with pytest.raises(ForeignState):
+        await old.enter("Kafka group b.p", _reads("topic"))
+
+
+async def test_of_two_that_are_first_at_once_one_is_refused(bench: Bench) -> None:
+    logs = [SegmentLog(ScriptedStore(objects=bench.objects), name, FIRST, landing_s=1.0) for name in ("w1", "w2")]
+    answers = await asyncio.gather(
+        *(log.enter(f"group of {log.worker}", _reads("topic")) for log in logs), return_exceptions=True
+    )
+    assert Counter(type(answer) for answer in answers) == {type(None): 1, ForeignState: 1}
+
+
+def _reads(*topics: str) -> Callable[[Split], bool]:
+    return lambda split: split.partition("@")[0] in topics
 
 
 # Configurations

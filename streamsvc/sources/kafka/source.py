@@ -28,7 +28,7 @@ from streamsvc.sources.kafka.clients import MIN_QUEUE_BYTES, Clients
 from streamsvc.sources.kafka.member import Member, MemberEvent
 from streamsvc.sources.kafka.ownership import Health, Ownership
 from streamsvc.sources.kafka.reader import Reader, ReaderEvent, Start, Stuck
-from streamsvc.sources.kafka.splits import parse_split
+from streamsvc.sources.kafka.splits import parse_split, topic_of
 from streamsvc.sources.kafka.topics import METADATA_TIMEOUT_S, ONLOOKER_TIMEOUT_S, Topics
 
 T = TypeVar("T")
@@ -104,6 +104,13 @@ class KafkaSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    @property
+    def group(self) -> str:
+        return f"Kafka group {self._clients.group}"
+
+    def reads(self, split: Split) -> bool:
+        return topic_of(split) in self._options.topics
 
     @property
     def problem(self) -> str | None:

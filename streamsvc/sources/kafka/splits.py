@@ -5,6 +5,7 @@ A broker that gives topics no id (Kafka before 2.8) has splits without the last 
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from streamsvc.records import Split
@@ -31,3 +32,12 @@ def parse_split(split: Split) -> SplitName:
     topic, _, rest = split.rpartition("@")
     number, _, topic_id = rest.partition(".")
     return SplitName(Partition(topic, int(number)), topic_id)
+
+
+_SPLIT = re.compile(r"([^@]+)@\d+(\.[\w-]+)?")
+
+
+def topic_of(split: Split) -> str | None:
+    """``None``: it is no split of a topic."""
+    match = _SPLIT.fullmatch(split)
+    return match[1] if match else None
