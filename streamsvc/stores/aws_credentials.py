@@ -79,12 +79,13 @@ class Boto3Chain:
         self.failed: CredentialsMissing | None = None
 
     async def __call__(self) -> S3Credential:
-        self.failed = None
         try:
-            return await asyncio.to_thread(self._fetch)
+            found = await asyncio.to_thread(self._fetch)
         except CredentialsMissing as missing:
             self.failed = missing
             raise
+        self.failed = None  # not before: calls that go side by side fail for the same reason
+        return found
 
     def _fetch(self) -> S3Credential:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - optional, and slow to import
