@@ -18,7 +18,6 @@ app = typer.Typer(
     help="Kafka and Kinesis to partitioned Parquet on object storage, exactly once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 bad configuration or usage, 3 finished with rejects (--fail-on-rejects).",
 )
@@ -50,6 +49,16 @@ FailOnRejects = Annotated[
 ]
 GiveUp = Annotated[bool, typer.Option("--give-up", help="Also decide a pending segment that cannot be finished.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to; overwrites nothing.")] = Path("streamsvc.yaml"),
+) -> None:
+    """Write a first configuration, with comments, and its schema for editors."""
+    from streamsvc.commands.init import init as command
+
+    raise typer.Exit(command(file))
 
 
 @app.command()

@@ -8,13 +8,13 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from streamsvc.config_sinks import KeyedSink, kind_of_sink
 from streamsvc.config_sources import Kpl, Source
-from streamsvc.config_types import Address, ByteSize, Model, Seconds, Secret, SqlStep, Whole
+from streamsvc.config_types import LISTEN, NAME, URL, Address, ByteSize, Model, Seconds, Secret, SqlStep, Whole
 from streamsvc.config_window import Window
 
 MIN_WORKER_MEMORY = 64 * 1024 * 1024
 
-Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,100}$")]
-Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+")]
+Name = Annotated[str, Field(pattern=NAME)]
+Url = Annotated[str, Field(pattern=URL)]
 Include = Literal["_key", "_headers", "_timestamp", "_split", "_position"]
 
 
@@ -128,7 +128,7 @@ class Pipeline(Model):
     include: list[Include] = Field(
         default_factory=list, description="What the source knows of a record, as columns beside the decoded ones."
     )
-    transform: list[SqlStep] = Field(default_factory=list, description="Steps, one after another.")
+    transform: list[SqlStep] = Field(default_factory=list, description="Steps, one after another: `- sql: SELECT ...`.")
     window: Window | None = Field(default=None, description="Aggregate rows in windows; their results go to the sink.")
     sink: Sink = Field(description="Where rows go; of a windowed pipeline, results.")
     rejects: Rejects | None = Field(
@@ -223,7 +223,7 @@ class Http(Model):
 
     listen: str = Field(
         default="127.0.0.1:8080",
-        pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s\[\]]*):\d{1,5}$",
+        pattern=LISTEN,
         description="host:port, [IPv6]:port, or :port for every address of this machine.",
     )
 

@@ -118,14 +118,16 @@ def _text(file: Path) -> str:
         with file.open("rb") as stream:
             raw = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError([f"{file}:1:1: cannot be read: {error.strerror}"]) from None
+        hint = f"; `streamsvc init {file}` writes a first one" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError([f"{file}:1:1: cannot be read: {error.strerror}{hint}"]) from None
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError([f"{file}:1:1: larger than {MAX_FILE_BYTES >> 20} MiB: not a configuration"])
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"{file}:{line}:1: byte {error.start} of the file is not UTF-8"]) from None
+        before = raw[: error.start].decode("utf-8-sig")
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise ConfigError([f"{file}:{line}:{column}: not UTF-8 from here on; save the file as UTF-8"]) from None
 
 
 def _composed(file: Path, text: str) -> MappingNode:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from streamsvc.config_checks import Place
+from streamsvc.config_types import IN_WORDS, about
 
 _EXPECTED = {
     "string": "text, which may need quotes",
@@ -31,7 +32,6 @@ _LIMITS = {
     "less_than_equal": "must be at most {le}",
     "too_short": "must not be empty",
     "string_too_short": "must not be empty",
-    "string_pattern_mismatch": "must match {pattern}",
     "finite_number": "must be a finite number",
 }
 
@@ -70,7 +70,8 @@ def explain(errors: Sequence[ErrorDetails], document: object, model: type[BaseMo
     for place, at in found.items():
         # Where a value may be one of several things, and is wrong inside as one of them, the others do not matter.
         if at.kinds and not at.messages and place not in inside:
-            yield place, f"must be {' or '.join(dict.fromkeys(at.kinds))}"
+            listed = any(kind.startswith("one of ") for kind in at.kinds)
+            yield place, f"must be {' or '.join(dict.fromkeys(at.kinds))}{'' if listed else _about(model, place)}"
         for message in dict.fromkeys(at.messages):
             yield place, message
 
@@ -92,6 +93,8 @@ def _place_in(document: Any, loc: Sequence[str | int]) -> tuple[Place, object, s
 
 
 def _message(error: ErrorDetails) -> str:
+    if error["type"] == "string_pattern_mismatch":
+        return f"must be {IN_WORDS[error['ctx']['pattern']]}"
     limit = _LIMITS.get(error["type"])
     if limit is not None:
         return limit.format(**{name: _amount(bound) for name, bound in error.get("ctx", {}).items()})
@@ -101,7 +104,9 @@ def _message(error: ErrorDetails) -> str:
 def _amount(bound: object) -> object:
     """Large bounds are bytes."""
     mebibyte = 1024 * 1024
-    return f"{bound // mebibyte}MiB" if isinstance(bound, int) and bound >= mebibyte else bound
+    if isinstance(bound, int) and bound >= mebibyte:
+        return f"{bound // mebibyte}MiB"
+    return f"{bound:g}" if isinstance(bound, float) else bound
 
 
 def _one_of(error: ErrorDetails, value: object) -> str:
@@ -124,15 +129,34 @@ def _meant(word: object, known: list[str], *, otherwise: str | None = None) -> s
 
 def _keys_at(model: type[BaseModel], place: Place) -> list[str]:
     """The keys that a mapping at this place may have."""
+    return [entry.alias or name for kind in _kinds_at(model, place) for name, entry in kind.model_fields.items()]
+
+
+def _about(model: type[BaseModel], place: Place) -> str:
+    """What the reference says of a key, in parentheses: it shows how a value is written."""
+    for kind in _kinds_at(model, place[:-1]):
+        for name, entry in kind.model_fields.items():
+            if place and place[-1] == (entry.alias or name):
+                models = [inner for inner in _alternatives(entry.annotation) if _is_model(inner)]
+                said = about(models[0]) if models else entry.description
+                return f" ({said})" if said else ""
+    return ""
+
+
+def _kinds_at(model: type[BaseModel], place: Place) -> list[type[BaseModel]]:
+    """The models that a mapping at this place may be."""
     kinds: list[Any] = [model]
     for part in place:
         kinds = [inner for kind in kinds for inner in _inside(kind, part)]
-    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return [entry.alias or name for kind in models for name, entry in kind.model_fields.items()]
+    return [kind for kind in kinds if _is_model(kind)]
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _inside(kind: Any, part: str | int) -> Iterator[Any]:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    if _is_model(kind):
         for name, entry in kind.model_fields.items():
             if part == (entry.alias or name):
                 yield from _alternatives(entry.annotation)

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from streamsvc.config import Service
-from streamsvc.config_types import Address, ByteSize, Seconds, Secret, Whole
+from streamsvc.config_types import Address, ByteSize, Seconds, Secret, Whole, about
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "config" / "streamsvc.schema.json"
@@ -109,8 +109,7 @@ def _models_in(hint: Any, step: str = "") -> Iterator[tuple[str, type[BaseModel]
 
 
 def _section(path: str, model: type[BaseModel]) -> str:
-    about = " ".join((model.__doc__ or "").split()).replace("``", "`")
-    lines = [f"## {f'`{path}`' if path else 'The file'}", "", about, ""]
+    lines = [f"## {f'`{path}`' if path else 'The file'}", "", about(model), ""]
     lines += ["| key | value | default | |", "|---|---|---|---|"]
     hints = get_type_hints(model, include_extras=True)
     for name, field in model.model_fields.items():

@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from streamsvc.config_sources import KafkaTopic, KinesisName, Sasl, Tls
-from streamsvc.config_types import Model
+from streamsvc.config_types import Brokers, Model
 from streamsvc.core.kafka_client import reason_to_refuse_of_producer
 
 _KINDS = ("kafka", "kinesis")
@@ -17,7 +17,7 @@ class KafkaSink(Model):
     """A topic of Kafka, MSK or Redpanda. The key of a record is window and group, its value the result, both as JSON.
     Results may come more than once, each time the same: let the topic be compacted."""
 
-    brokers: str = Field(min_length=1, description="Where to begin: host:port, several with commas between them.")
+    brokers: Brokers = Field(description="Where to begin: host:port, several with commas between them.")
     topic: KafkaTopic = Field(description="It must be there; it is not made.")
     tls: Tls | bool | None = Field(
         default=None, description="true takes the system's CAs; left out, it is on where there is `sasl`."

@@ -7,13 +7,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from streamsvc.config_types import ByteSize, Model, Seconds, Secret
+from streamsvc.config_types import (
+    KINESIS_NAME,
+    STREAM_ARN,
+    TABLE_NAME,
+    TOPIC,
+    Brokers,
+    ByteSize,
+    Model,
+    Seconds,
+    Secret,
+)
 from streamsvc.core import kcl_properties
 from streamsvc.core.kafka_client import reason_to_refuse
 
-KafkaTopic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
-KinesisName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
-TableName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,255}$")]
+KafkaTopic = Annotated[str, Field(pattern=TOPIC)]
+KinesisName = Annotated[str, Field(pattern=KINESIS_NAME)]
+TableName = Annotated[str, Field(pattern=TABLE_NAME)]
 
 
 def _checked_start(start: str, *words: str) -> str:
@@ -59,7 +69,7 @@ class Tls(Model):
 class KafkaSource(Model):
     """Records of Kafka topics, also of MSK and Redpanda."""
 
-    brokers: str = Field(min_length=1, description="Where to begin: host:port, several with commas between them.")
+    brokers: Brokers = Field(description="Where to begin: host:port, several with commas between them.")
     topics: list[KafkaTopic] = Field(min_length=1, description="Read together, by their exact names.")
     start: str = Field(
         default="earliest",
@@ -129,7 +139,7 @@ class KinesisSource(Model):
     stream: KinesisName | None = Field(default=None, description="Its name, in `aws.region`.")
     stream_arn: str | None = Field(
         default=None,
-        pattern=r"^arn:aws[a-z-]*:kinesis:[a-z0-9-]+:\d{12}:stream/[a-zA-Z0-9_.-]{1,128}$",
+        pattern=STREAM_ARN,
         description="Its ARN; also of another account.",
     )
     application: TableName | None = Field(

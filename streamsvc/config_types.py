@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from streamsvc.core.units import parse_bytes, parse_seconds
 
 MAX_SECRET_BYTES = 64 * 1024
+
+NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,100}$"
+TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
+KINESIS_NAME = r"^[a-zA-Z0-9_.-]{1,128}$"
+TABLE_NAME = r"^[a-zA-Z0-9_.-]{3,255}$"
+STREAM_ARN = r"^arn:aws[a-z-]*:kinesis:[a-z0-9-]+:\d{12}:stream/[a-zA-Z0-9_.-]{1,128}$"
+LISTEN = r"^(\[[0-9a-fA-F:.]+\]|[^:\s\[\]]*):\d{1,5}$"
+URL = r"^https?://[^/\s]+"
+
+IN_WORDS: Mapping[str, str] = {
+    NAME: "letters, digits, `.`, `_` and `-`, the first a letter or digit, at most 101",
+    TOPIC: "letters, digits, `.`, `_` and `-`, at most 249",
+    KINESIS_NAME: "letters, digits, `.`, `_` and `-`, at most 128",
+    TABLE_NAME: "letters, digits, `.`, `_` and `-`, 3 to 255",
+    STREAM_ARN: "like arn:aws:kinesis:REGION:ACCOUNT:stream/NAME",
+    LISTEN: "host:port, [IPv6]:port, or :port for every address of this machine",
+    URL: "like https://host or http://host:port",
+}
+"""What a pattern asks for."""
+
+_BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9a-fA-F:.%]+\]|[a-zA-Z0-9._-]+)(?::\d{1,5})?")
 
 
 class Model(BaseModel):
     """Unknown keys are errors; nothing changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False, hide_input_in_errors=True)
+
+
+def about(model: type[BaseModel]) -> str:
+    """Its documentation, in one line."""
+    return " ".join((model.__doc__ or "").split()).replace("``", "`")
 
 
 def _secret(value: object) -> object:
@@ -36,6 +63,16 @@ def _secret(value: object) -> object:
         return text.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise ValueError("the file is not UTF-8") from None
+
+
+def _brokers(value: str) -> str:
+    """As librdkafka reads them."""
+    for broker in value.split(","):
+        if broker.strip().startswith("$"):
+            raise ValueError("an environment variable is written ${NAME}, with braces")
+        if not _BROKER.fullmatch(broker.strip()):
+            raise ValueError("must be host:port, several with commas between them")
+    return value
 
 
 def _digits(value: object) -> object:
@@ -82,6 +119,9 @@ Secret = Annotated[
     ),
 ]
 """Never printed. In the file: ``${VARIABLE}``, or ``{file: /run/secrets/name}``, whose last line end does not count."""
+
+Brokers = Annotated[str, Field(min_length=1), AfterValidator(_brokers)]
+"""Where a Kafka cluster is: ``host:port``, several with commas between them."""
 
 Address = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^(s3|file|memory)://"})]
 """A prefix of an object store: ``s3://bucket/prefix``, ``file:///absolute/directory``, ``memory://name/prefix``."""

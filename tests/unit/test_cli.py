@@ -41,6 +41,16 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
     return int(end.value.code or 0), said
 
 
+def test_what_fails_is_not_taken_down() -> None:
+    """A thread of a native client that comes back to an interpreter at its end aborts the process."""
+    code = "import atexit, os, sys; atexit.register(os.abort); from streamsvc.__main__ import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "validate", "none.yaml"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("none.yaml:1:1: cannot be read")
+
+
 def test_a_pipeline_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
 ) -> None:

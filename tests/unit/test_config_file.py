@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from streamsvc.config import ObjectSink, Rules, Service
 from streamsvc.config_file import Loaded, load
 from streamsvc.config_sources import KafkaSource, lease_table
+from streamsvc.config_types import IN_WORDS
 from streamsvc.errors import ConfigError
 
 GOOD = """\
@@ -28,6 +30,11 @@ pipelines:
     sink:
       path: s3://lake/access/
 """
+
+SORT = " (Columns that order the rows of a row group.)"
+DICTIONARY = " (Dictionary encoding, or for which columns.)"
+PARTITIONS = " (Of one segment; one more closes it early.)"
+TLS = " (Encryption to Kafka. Each of the first three is a path, or the PEM text itself.)"
 
 DESIGNED = """\
 # yaml-language-server: $schema=./streamsvc.schema.json
@@ -143,17 +150,17 @@ pipelines:
     sink: {path: s3://lake/other/}
 """
     assert folder.problems(text) == [
-        "1:1: service: must match ^[a-zA-Z0-9][a-zA-Z0-9._-]{0,100}$",
+        "1:1: service: must be letters, digits, `.`, `_` and `-`, the first a letter or digit, at most 101",
         "2:1: sate: unknown key; did you mean `state`?",
-        "4:1: workers: must be a whole number or `auto`",
-        "7:34: pipelines.access.source.kafka.topics: must be a list ([a, b])",
+        "4:1: workers: must be a whole number or `auto` (Processes that share the splits; auto: one a core.)",
+        "7:34: pipelines.access.source.kafka.topics: must be a list ([a, b]) (Read together, by their exact names.)",
         "11:9: pipelines.access.transform.1: `sql` is missing",
         "11:9: pipelines.access.transform.1.sqll: unknown key; did you mean `sql`?",
         "14:7: pipelines.access.sink.formt: unknown key; did you mean `format`?",
         "15:7: pipelines.access.sink.compression: must be one of zstd, snappy, gzip, none; did you mean `zstd`?",
         "16:29: pipelines.access.sink.buffer.interval: not a duration: '5 minutes'; write for example 30s, 5m or 1h30m",
-        "17:17: pipelines.access.sink.parquet.sort_by: must be a list ([a, b])",
-        "17:32: pipelines.access.sink.parquet.dictionary: must be true or false or a list ([a, b])",
+        f"17:17: pipelines.access.sink.parquet.sort_by: must be a list ([a, b]){SORT}",
+        f"17:32: pipelines.access.sink.parquet.dictionary: must be true or false or a list ([a, b]){DICTIONARY}",
         "18:3: pipelines.other: `decode` is missing",
         "19:5: pipelines.other.source: name exactly one source: kafka or kinesis",
     ]
@@ -178,8 +185,8 @@ pipelines:
         ("a: {b: strftime(t, '%Y')}\n", "1:24: inside { } a text with a comma, or with a quote in it, needs quotes"),
         ("a:\n  - b\n c: d\n", "3:2: indented neither like the lines above nor below them"),
         ("a: \x07\n", "1:4: a character that no YAML may hold: 0x7"),
-        (b"a: 1\nb: \xff\n", "2:1: byte 8 of the file is not UTF-8"),
-        ("service: x\n".encode("utf-16"), "1:1: byte 0 of the file is not UTF-8"),
+        (b"a: 1\nb: \xff\n", "2:4: not UTF-8 from here on; save the file as UTF-8"),
+        ("service: x\n".encode("utf-16"), "1:1: not UTF-8 from here on; save the file as UTF-8"),
         ("[" * 5_000, "1:1: nested too deeply"),
         ("a" * (1024 * 1024 + 1), "1:1: larger than 1 MiB: not a configuration"),
     ],
@@ -189,10 +196,16 @@ def test_what_is_no_configuration_at_all(folder: Folder, text: str | bytes, prob
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
-    for path, why in ((tmp_path, "Is a directory"), (tmp_path / "none.yaml", "No such file or directory")):
+    for path, why in ((tmp_path, "Is a directory"), (Path(__file__) / "x.yaml", "Not a directory")):
         with pytest.raises(ConfigError) as refused:
             load(path)
         assert refused.value.problems == [f"{path}:1:1: cannot be read: {why}"]
+
+
+def test_a_file_that_is_not_there_can_be_begun(tmp_path: Path) -> None:
+    path = tmp_path / "none.yaml"
+    with pytest.raises(ConfigError, match=f"No such file or directory; `streamsvc init {path}` writes a first one"):
+        load(path)
 
 
 def test_a_byte_order_mark_is_no_matter(folder: Folder) -> None:
@@ -248,13 +261,13 @@ def test_nothing_is_coerced(folder: Folder) -> None:
         with_sink("max_partitions: true\npartition_by: {a: 5, b: , c: 2026-01-01}") + "workers: 1.0\n"
     )
     assert problems == [
-        "12:7: pipelines.access.sink.max_partitions: must be a whole number",
+        f"12:7: pipelines.access.sink.max_partitions: must be a whole number{PARTITIONS}",
         "13:22: pipelines.access.sink.partition_by.a: must be text, which may need quotes",
         "13:28: pipelines.access.sink.partition_by.b: must be text, which may need quotes",
-        "14:1: workers: must be a whole number or `auto`",
+        "14:1: workers: must be a whole number or `auto` (Processes that share the splits; auto: one a core.)",
     ]
     assert folder.problems(with_kafka("tls: 5")) == [
-        "9:9: pipelines.access.source.kafka.tls: must be keys with values or true or false"
+        f"9:9: pipelines.access.source.kafka.tls: must be keys with values or true or false{TLS}"
     ]
     assert folder.problems(with_kafka("tls: {cca: x}")) == [
         "9:15: pipelines.access.source.kafka.tls.cca: unknown key; did you mean `ca`?"
@@ -309,8 +322,8 @@ def test_secrets_from_the_environment_and_from_files(folder: Folder, tmp_path: P
         ("{flie: x}", "write the text, ${VARIABLE}, or {file: PATH}"),
         ("{file: x, more: y}", "write the text, ${VARIABLE}, or {file: PATH}"),
         ("{file: /dev/zero}", "the file is larger than 65536 bytes: not a secret"),
-        ("12345678", "must be text, which may need quotes"),
-        ("[hunter2]", "must be text, which may need quotes"),
+        ("12345678", "must be text, which may need quotes (For SCRAM and PLAIN.)"),
+        ("[hunter2]", "must be text, which may need quotes (For SCRAM and PLAIN.)"),
     ],
 )
 def test_secrets_that_are_none(
@@ -346,10 +359,10 @@ def test_no_secret_is_in_a_message(folder: Folder) -> None:
         (GOOD + "drain: .nan\n", "12:1: drain: not a duration: '.nan'; write for example 30s, 5m or 1h30m"),
         (GOOD + "drain: -1\n", "12:1: drain: must be at least 0"),
         (GOOD + "http: {listen: 8080}\n", "12:8: http.listen: must be text, which may need quotes"),
-        (GOOD + "http: {listen: localhost}\n", "12:8: http.listen: must match"),
+        (GOOD + "http: {listen: localhost}\n", "12:8: http.listen: must be host:port"),
         (GOOD + "aws: {access_key_id: x}\n", "12:1: aws: set both `access_key_id` and `secret_access_key`, or neither"),
         (GOOD.replace("  access:", "  rejects:"), "4:3: pipelines.rejects: no pipeline can be called rejects"),
-        (GOOD.replace("  access:", "  a/b:"), "4:3: pipelines.a/b: must match"),
+        (GOOD.replace("  access:", "  a/b:"), "4:3: pipelines.a/b: must be letters, digits"),
         (GOOD.replace("s3://lake/access/", "s3:/lake"), "11:7: pipelines.access.sink.path: must be s3://bucket/prefix"),
         (GOOD.replace("s3://lake/access/", "s3://key:word@lake/a"), "11:7: pipelines.access.sink.path: must be s3://"),
         (GOOD.replace("s3://lake/access/", "file:///a/../b"), "11:7: pipelines.access.sink.path: must be s3://"),
@@ -362,12 +375,12 @@ def test_no_secret_is_in_a_message(folder: Folder) -> None:
         (with_sink("buffer: {interval: 0}"), "12:16: pipelines.access.sink.buffer.interval: must be more than 0"),
         (GOOD.replace("{apache: combined}", "{}"), "9:5: pipelines.access.decode: name exactly one decoder"),
         (GOOD.replace("[access]", "[]"), "8:9: pipelines.access.source.kafka.topics: must not be empty"),
-        (GOOD.replace("[access]", "[a/b]"), "8:18: pipelines.access.source.kafka.topics.0: must match"),
+        (GOOD.replace("[access]", "[a/b]"), "8:18: pipelines.access.source.kafka.topics.0: must be letters, digits"),
         (with_kinesis("{}"), "6:7: pipelines.access.source.kinesis: name the stream by exactly one of"),
-        (with_kinesis("{stream: a/b}"), "6:17: pipelines.access.source.kinesis.stream: must match"),
+        (with_kinesis("{stream: a/b}"), "6:17: pipelines.access.source.kinesis.stream: must be letters, digits"),
         (
             with_kinesis("{stream_arn: 'arn:aws:s3:::a'}"),
-            "6:17: pipelines.access.source.kinesis.stream_arn: must match",
+            "6:17: pipelines.access.source.kinesis.stream_arn: must be like arn:aws:kinesis:",
         ),
         (
             with_kinesis("{stream: a, retrieval: pull}"),
@@ -401,7 +414,7 @@ def test_no_secret_is_in_a_message(folder: Folder) -> None:
             GOOD + "aws: {endpoint_url: 'http://a', endpoints: {s3: 'http://a'}}\n",
             "12:7: aws.endpoint_url: is the same as `endpoints.s3`",
         ),
-        (GOOD + "aws: {endpoints: {kinesis: ':4567'}}\n", "12:19: aws.endpoints.kinesis: must match"),
+        (GOOD + "aws: {endpoints: {kinesis: ':4567'}}\n", "12:19: aws.endpoints.kinesis: must be like https://host"),
         (GOOD.partition("pipelines")[0], "1:1: `pipelines` is missing"),
         (GOOD.partition("  access")[0] + "  {}\n", "3:1: pipelines: must not be empty"),
         (GOOD.partition("  access")[0], "3:1: pipelines: must be keys with values"),
@@ -524,3 +537,30 @@ def test_what_is_named_twice(folder: Folder) -> None:
         "pipelines.access.source.kafka.topics.1: access is here twice",
         "pipelines.access.include.2: _key is here twice",
     ]
+
+
+@pytest.mark.parametrize("brokers", ["b", "b:9092", "a.b-c_d:9092, [::1]:9092", "SASL_SSL://b:9096,10.0.0.1"])
+def test_brokers_as_librdkafka_reads_them(folder: Folder, brokers: str) -> None:
+    service = folder.load(GOOD.replace("brokers: 127.0.0.1:9092", f"brokers: '{brokers}'")).service
+    assert kafka_of(service).brokers == brokers
+
+
+@pytest.mark.parametrize(
+    ("brokers", "problem"),
+    [
+        ("$KAFKA_BROKERS", "an environment variable is written ${NAME}, with braces"),
+        ("a b", "must be host:port, several with commas between them"),
+        ("b:9092;c:9092", "must be host:port, several with commas between them"),
+        ("b:9092,", "must be host:port, several with commas between them"),
+    ],
+)
+def test_brokers_that_are_none(folder: Folder, brokers: str, problem: str) -> None:
+    assert folder.problems(GOOD.replace("brokers: 127.0.0.1:9092", f"brokers: '{brokers}'")) == [
+        f"7:9: pipelines.access.source.kafka.brokers: {problem}"
+    ]
+
+
+def test_every_pattern_is_described_in_words() -> None:
+    patterns = set(re.findall(r'"pattern": "(.*?)",?\n', json.dumps(Service.model_json_schema(), indent=1)))
+    described = {json.dumps(pattern)[1:-1] for pattern in IN_WORDS}
+    assert patterns - described == {"^(s3|file|memory)://"}, "which its own check describes"
