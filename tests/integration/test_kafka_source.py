@@ -8,6 +8,7 @@ import logging
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import confluent_kafka
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
 from loadtest.kafka_broker import KafkaBroker
@@ -49,17 +51,15 @@ def produce(brokers: str, topic: str, *values: bytes, partition: int = 0, **more
 
 
 async def next_event(events: AsyncIterator[SplitEvent], kind: type[SplitEvent]) -> tuple[Split, ...]:
-    async with asyncio.timeout(30):
-        event = await anext(events)
+    event = await anext(events)
     assert isinstance(event, kind)
     return event.splits
 
 
 async def read_values(source: KafkaSource, count: int) -> list[bytes]:
     values: list[bytes] = []
-    async with asyncio.timeout(30):
-        while len(values) < count:
-            values += (await source.read()).values.to_pylist()
+    while len(values) < count:
+        values += (await source.read()).values.to_pylist()
     return values
 
 
@@ -125,12 +125,15 @@ async def test_a_source_ends_soon_while_no_broker_takes_its_last_offsets(
     broker: KafkaBroker, new_topic: NewTopic
 ) -> None:
     topic = new_topic()
-    async with asyncio.timeout(40), source_of(broker.bootstrap, topic, client={}) as source:
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(source_of(broker.bootstrap, topic, client={}))
         (split,) = await next_event(source.assignments(), Assigned)
         broker.stop()
         while source.problem is None:
             await asyncio.sleep(0.05)
         source.acknowledge({split: position_of(0)})
+        async with asyncio.timeout(40):  # the session is 45 s, and nothing but waiting is left
+            await stack.aclose()
     broker.start()
 
 
@@ -142,7 +145,7 @@ async def test_a_member_to_which_the_group_gives_nothing_stands_by_and_is_well(
     topic = new_topic(partitions=1)
     same: dict[str, Any] = {"group": f"group-{uuid.uuid4().hex[:12]}", "group_protocol": protocol, "client": {}}
     one, two = (source_of(broker.bootstrap, topic, instance=name, **same) for name in "ab")
-    async with one, two, asyncio.timeout(60):
+    async with one, two:
         assert one.problem is not None
         while one.problem is not None or two.problem is not None:
             await asyncio.sleep(0.05)
@@ -168,6 +171,27 @@ async def test_a_killed_static_member_takes_its_splits_up_again(
         # Less than the session of 45 s: the classic protocol lets a static member back in at once; with KIP-848
         # the broker keeps the dead one's place for its own session, 3 s here.
         assert set(await next_event(source.assignments(), Assigned)) == owned
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_static_member_leaves_when_it_exits_and_keeps_its_place_when_it_fails(
+    broker: KafkaBroker, new_topic: NewTopic, fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "streamsvc.kafka")
+    topic, group = new_topic(partitions=2), f"group-{uuid.uuid4().hex[:12]}"
+    with suppress(RuntimeError):
+        async with source_of(broker.bootstrap, topic, instance="host-0", group=group) as source:
+            assert len(await next_event(source.assignments(), Assigned)) == 2
+            if fails:
+                raise RuntimeError
+    assert await members_of(group, broker.bootstrap) == (["host-0"] if fails else [])
+    assert ("its 2 partitions are read on when it is back" in caplog.text) == fails
+
+
+async def members_of(group: str, brokers: str) -> list[str]:
+    with AdminClient({"bootstrap.servers": brokers, "log_level": 0}) as admin:
+        described = await asyncio.wrap_future(admin.describe_consumer_groups([group])[group])
+    return [member.group_instance_id for member in described.members]
 
 
 async def test_members_of_the_new_protocol_hand_over(broker: KafkaBroker, new_topic: NewTopic) -> None:

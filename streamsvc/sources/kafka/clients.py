@@ -46,6 +46,15 @@ class ConsumerRecipe:
     log: ClientLog
     token: msk_iam.TokenMaker | None
 
+    @property
+    def is_static(self) -> bool:
+        """A member whose place in the group outlives its client (KIP-345)."""
+        return "group.instance.id" in self.settings
+
+    @property
+    def is_classic(self) -> bool:
+        return self.settings.get("group.protocol") == "classic"
+
     @contextmanager
     def consumer(self, on_error: Callable[[KafkaError], None]) -> Iterator[Consumer]:
         """To be entered in the thread that uses the consumer. Waits up to ten seconds for a first token.

@@ -7,6 +7,7 @@ only this client: reading goes on beside it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +23,10 @@ from streamsvc.sources.kafka import failures
 from streamsvc.sources.kafka.clients import ConsumerRecipe
 from streamsvc.sources.kafka.splits import Partition
 
+_LOG = logging.getLogger("streamsvc.kafka")
+
 POLL_S = 0.2
+LEAVE_POLL_S = 0.05
 REJOIN_S = 1.0
 
 CLOSE_S = 5.0
@@ -46,7 +50,10 @@ MemberEvent: TypeAlias = Gained | Leaving
 
 
 class Member:
-    """``report`` is called on the event loop. All other methods may be called from any thread."""
+    """``report`` is called on the event loop. All other methods may be called from any thread.
+
+    Who exits normally leaves the group, so that others have its partitions at once. A static member that fails or dies
+    keeps its place until its session is over: it may be back sooner."""
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class Member:
         self._held: set[Partition] = set()
         self._to_commit: dict[Partition, int] = {}
         self._closing = False
+        self._leaves = False
         # The thread's own.
         self._owned: set[Partition] = set()
         self._rejected = False
@@ -81,6 +89,7 @@ class Member:
     ) -> None:
         with self._changed:
             self._closing = True
+            self._leaves = kind is None
             self._changed.notify_all()
         _, late = await asyncio.wait([self._thread], timeout=CLOSE_S)
         for thread in late:
@@ -129,6 +138,24 @@ class Member:
                 self._on_error(error)
             self._commit(consumer)
         self._commit(consumer)
+        if self._recipe.is_static:
+            self._end_static(consumer)
+
+    def _end_static(self, consumer: Consumer) -> None:
+        """Static members do not leave when they close (KIP-345), but do when they unsubscribe while they are open
+        (librdkafka, rdkafka_cgrp.c). With KIP-848 they cannot: they say that they will be back (member epoch -2)."""
+        if self._leaves and self._recipe.is_classic and not self._rejected:
+            give_up_at = time.monotonic() + CLOSE_S
+            consumer.unsubscribe()
+            while consumer.memberid() and time.monotonic() < give_up_at:
+                consumer.poll(LEAVE_POLL_S)
+        elif self._closing and self._owned:
+            _LOG.info(
+                "the group keeps the place of this worker: its %d partitions are read on when it is back, or by others"
+                " after %s",
+                len(self._owned),
+                "`session.timeout.ms` (45 s)" if self._recipe.is_classic else "the broker's session timeout (45 s)",
+            )
 
     def _on_error(self, error: KafkaError) -> None:
         error = failures.unveiled(error)
