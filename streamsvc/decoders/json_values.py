@@ -34,12 +34,22 @@ def finish(name: str, column: ColumnType, values: pa.Array) -> tuple[pa.Array, d
         return final, {}
     rows = pc.indices_nonzero(wrong)
     found = zip(rows.to_pylist(), values.take(rows).to_pylist(), strict=True)
-    return final, {
-        row: Fault(
-            TYPE, f"{name}: {excerpt(value if isinstance(value, str) else str(value))} is not {type_text(column)}"
-        )
-        for row, value in found
-    }
+    return final, {row: Fault(TYPE, f"{name}: {_shown(value)} is not {type_text(column)}") for row, value in found}
+
+
+def _shown(value: object) -> str:
+    return excerpt(value if isinstance(value, str) else str(_without_sign_of_zero(value)))
+
+
+def _without_sign_of_zero(value: object) -> object:
+    match value:
+        case float():
+            return value + 0.0
+        case dict():
+            return {key: _without_sign_of_zero(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_without_sign_of_zero(item) for item in value]
+    return value
 
 
 def _has_range(column: ColumnType) -> bool:
@@ -117,5 +127,7 @@ def _finished_map(item: ColumnType, values: pa.Array) -> tuple[pa.Array, pa.Arra
 def _parents(values: pa.Array, wrong: pa.Array | None) -> pa.Array | None:
     if wrong is None:
         return None
-    rows = pc.list_parent_indices(values).filter(wrong.fill_null(False))
+    # Of a map's own, Arrow asks for the parents as if it were a list, and ends the process.
+    items = pa.ListArray.from_arrays(values.offsets, wrong.fill_null(False))
+    rows = pc.list_parent_indices(items).filter(items.values)
     return marked(len(values), rows.unique().to_pylist())

@@ -29,6 +29,7 @@ CASES: dict[str, tuple[dict[str, Any], bytes]] = {
     "json": ({"json": {"schema": _JSON_SCHEMA}}, RECORD),
     "json keep": ({"json": {"schema": _JSON_SCHEMA, "on_new_field": "keep"}}, RECORD),
     "json loose": ({"json": {"schema": {"b": "json", "new": "string", "d": "decimal(9,4)"}}}, RECORD),
+    "json map": ({"json": {"schema": {"m": "map<string, date>"}}}, b'{"m":{"a":"2024-02-29"}}'),
     "raw binary": ({"raw": {}}, b"any"),
     "raw string": ({"raw": {"type": "string"}}, b"any"),
 }

@@ -136,6 +136,12 @@ def test_values(column_type: str, literal: str, value: Any) -> None:
         ("struct<a: struct<b: list<bool>>>", '{"a":{"b":[true,0]}}', "x.a.b[1]: number 0 is not bool"),
         ("struct<a: int64>", "[]", "x: an array is not struct<a: int64>"),
         ("map<string, int64>", '{"a b":true}', "x.a b: true is not int64"),
+        ("map<string, float64>", '{"a":NaN}', "x: \"[['a', nan]]\" is not map<string, float64>"),
+        (
+            "list<map<string, date>>",
+            '[{"a":"2023-02-29"}]',
+            "x: \"[[['a', '2023-02-29']]]\" is not list<map<string, date>>",
+        ),
     ],
 )
 def test_a_wrong_type_is_a_reject_never_a_guess(column_type: str, literal: str, error: str) -> None:
@@ -249,6 +255,23 @@ def test_two_documents_and_none_do_not_move_the_rows_between() -> None:
     rows, rejects = decode(decoder(x="int64"), b'{"x":1}{"x":2}', b'{"x":3}', b" ", b'{"x":4', b"}", b'{"x":5}')
     assert rows == [{"x": 3, "_row": 1}, {"x": 5, "_row": 5}]
     assert [row for row, *_ in rejects] == [0, 2, 3, 4]
+
+
+@pytest.mark.parametrize("item", ["date", "timestamp", "timestamp(ms)", "float32", "float64", "decimal(5,2)"])
+def test_maps_of_values_that_have_a_range(item: str) -> None:
+    good, bad = {"date": ('"2024-02-29"', '"2023-02-29"'), "timestamp": ('"2024-02-29T00:00Z"', '"noon"')}.get(
+        item, ("1", "1e400")
+    )
+    records = [f'{{"x":{members}}}'.encode() for members in (f'{{"a":{good}}}', "{}", f'{{"a":{good},"b":{bad}}}')]
+    rows, rejects = decode(decoder(x=f"map<string, {item}>"), *records, b"{}", records[0])
+    assert [len(row["x"] or ()) for row in rows] == [1, 0, 0, 1]
+    assert [(row, reason) for row, reason, _ in rejects] == [(2, "type")]
+
+
+def test_what_is_wrong_is_said_the_same_whoever_reads_the_record() -> None:
+    columns = {"x": "struct<a: float64, b: decimal(5,5)>"}
+    record = b'{"x":{"a":-0,"b":92}}'
+    assert decode(decoder(**columns), record) == exact(decoder(**columns), record)
 
 
 def test_a_missing_field_is_null_and_so_is_a_tombstone() -> None:
