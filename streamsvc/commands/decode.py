@@ -15,6 +15,9 @@ from streamsvc.decoders.build import InvalidDecode, build
 from streamsvc.decoders.lines import decode_lines
 from streamsvc.errors import ConfigError
 
+GZIP = b"\x1f\x8b"
+"""How a compressed file begins (RFC 1952)."""
+
 
 def decode(source: str, decoder: str, rejects: Path | None) -> int:
     """Answers the exit code. How many lines were rejected goes to standard error.
@@ -29,6 +32,8 @@ def decode(source: str, decoder: str, rejects: Path | None) -> int:
             refused = stack.enter_context(rejects.open("wb")) if rejects else None
         except OSError as error:
             raise ConfigError([f"{error.filename}: {error.strerror}"]) from None
+        if stream.peek(2)[:2] == GZIP:
+            raise ConfigError([f"{source}: is compressed; write gzip -dc FILE | streamsvc decode --as {decoder} -"])
         counts = decode_lines(built, stream, sys.stdout.buffer, refused)
     _let_go_of_a_closed_pipe()
     if counts.rejects:

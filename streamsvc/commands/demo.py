@@ -6,13 +6,13 @@ import asyncio
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
 import duckdb
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +30,8 @@ from streamsvc.testing.mock_broker import MockBroker
 TOPIC = "access"
 REFRESH_S = 0.5
 LANDING_PATIENCE_S = 20.0
+LOG_LINES_A_SECOND = 200
+"""In the log's own time, which goes faster than ours and arrives at about now."""
 
 CONFIGURATION = """\
 # The demo's configuration. The broker lived in the demo's process; `streamsvc rejects` and `gc` work without it.
@@ -78,7 +80,7 @@ QUERY = """\
 SELECT date, response, count(*) AS requests, round(sum(bytes) / 1e6, 1) AS mb,
        count(DISTINCT host) AS hosts, mode(path) AS most_asked_for
 FROM read_parquet('{lake}/access/**/*.parquet', hive_partitioning = true)
-GROUP BY ALL ORDER BY requests DESC LIMIT 8"""
+GROUP BY ALL ORDER BY requests DESC LIMIT 8;"""
 
 REJECTS = """\
 SELECT reason, count(*) AS records, min(error) AS for_example
@@ -141,9 +143,12 @@ async def _produce_and_land(
 ) -> bool:
     running = asyncio.create_task(worker.run())
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    access_logs = AccessLogs(seed=int(datetime.now(UTC).timestamp()), start=datetime.now(UTC))
+    _on_first_signal(stopped.set)
+    access_logs = AccessLogs(
+        seed=int(datetime.now(UTC).timestamp()),
+        start=datetime.now(UTC) - timedelta(seconds=seconds * rate / LOG_LINES_A_SECOND),
+        lines_a_second=LOG_LINES_A_SECOND,
+    )
     broker.produce(TOPIC, access_logs.lines, rate)
     began = monotonic()
     with _progress(console) as show:
@@ -162,8 +167,21 @@ async def _produce_and_land(
     return landed
 
 
+def _on_first_signal(stop: Callable[[], None]) -> None:
+    """It is the last one that is waited for: a second one ends at once, as without a handler."""
+    loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+
+    def stop_once() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+        stop()
+
+    for number in numbers:
+        loop.add_signal_handler(number, stop_once)
+
+
 def _pipelines(health: WorkerHealth) -> Mapping[str, PipelineStatus]:
-    return health.worker_status()["pipelines"]
+    return dict(sorted(health.worker_status()["pipelines"].items()))
 
 
 def _all_landed(health: WorkerHealth, broker: MockBroker) -> bool:
@@ -192,29 +210,31 @@ class _progress:  # noqa: N801
     def __call__(self, broker: MockBroker, health: WorkerHealth, doing: str) -> None:
         pipelines = _pipelines(health)
         if self._live:
-            self._live.update(_table(broker, pipelines, doing), refresh=True)
+            self._live.update(_view(broker, pipelines, doing), refresh=True)
         elif pipelines and (monotonic() - self._said_at > 4 or doing == "done"):
             self._said_at = monotonic()
             parts = [f"{name}: {status['rows_landed']:,} rows landed" for name, status in pipelines.items()]
             print(f"  {doing}: {broker.delivered:,} lines produced; {', '.join(parts)}", flush=True)
 
 
-def _table(broker: MockBroker, pipelines: Mapping[str, PipelineStatus], doing: str) -> Table:
-    table = Table(title=f"{broker.delivered:,} lines produced · {doing}", title_justify="left", min_width=88)
-    for heading in ("pipeline", "read", "open segment", "rows landed", "rejected", "objects, newest first"):
-        table.add_column(heading, justify="left" if heading.startswith(("pipeline", "objects")) else "right")
+def _view(broker: MockBroker, pipelines: Mapping[str, PipelineStatus], doing: str) -> Group:
+    """What each pipeline does, and below it the object that each has written last."""
+    table = Table(title=f"{broker.delivered:,} lines produced · {doing}", title_justify="left")
+    for heading in ("pipeline", "read", "open segment", "rows landed", "rejected"):
+        table.add_column(heading, justify="left" if heading == "pipeline" else "right")
+    newest: list[Text] = []
     for name, status in pipelines.items():
         segment = status["open_segment"]
-        newest = [item["url"].rpartition("/lake/")[2] for item in status["last_objects"][:3]]
+        urls = [item["url"] for item in status["last_objects"] if item["kind"] != "rejects"]
+        newest += [Text(url.rpartition("/lake/")[2], "dim", overflow="ellipsis", no_wrap=True) for url in urls[:1]]
         table.add_row(
             name,
             f"{status['records_read']:,}",
-            f"{segment['records']:,} · {segment['age_s']:.0f} s" if segment else "–",
+            f"{segment['records']:,} for {segment['age_s']:.0f} s" if segment else "–",
             f"{status['rows_landed']:,}",
             f"{sum(status['rejects'].values()):,}",
-            Text("\n".join(newest) or "–", overflow="ellipsis", no_wrap=True),
         )
-    return table
+    return Group(table, *newest)
 
 
 def _show_results(console: Console, folder: Path, produced: int) -> None:
@@ -225,21 +245,22 @@ def _show_results(console: Console, folder: Path, produced: int) -> None:
         size = sum(path.stat().st_size for path in files)
         example = f", as {_short(max(files))}" if files else ""
         console.print(
-            f"  {part:<10} {len(files):>4} files, {size / 1e6:.1f} MB{example}", soft_wrap=True, highlight=False
+            f"  {part:<10} {len(files):>4} files, {size / 1e3:>5,.0f} kB{example}", soft_wrap=True, highlight=False
         )
     with duckdb.connect() as connection:
         if any((lake / "rejects").rglob("*.json.gz")):
             console.print("\n[bold]What was rejected, and why[/bold] (each with its position and bytes)")
             _show(connection.sql(REJECTS.format(lake=lake)))
         if any((lake / "access").rglob("*.parquet")):
-            console.print("\n[bold]The lake, asked by DuckDB[/bold]")
+            console.print("\n[bold]The lake, asked by DuckDB[/bold] (from this folder, yours says the same)")
             console.print(QUERY.format(lake=_short(lake)), highlight=False, style="dim", soft_wrap=True)
             _show(connection.sql(QUERY.format(lake=lake)))
         if any((lake / "per_10s").rglob("*.parquet")):
             _show_last_window(console, connection.read_parquet(f"{lake}/per_10s/*.parquet"))
     file = _short(folder / "pipeline.yaml")
-    next_command = f"{_this_command()} rejects {file}"
-    console.print(f"\nThe pipelines are in {file}. Next: {next_command}", soft_wrap=True, highlight=False)
+    command = _this_command()
+    console.print(f"\nThe pipelines are in {file}. Next: {command} rejects {file}", soft_wrap=True, highlight=False)
+    console.print(f"Your own begin with: {command} init", soft_wrap=True, highlight=False)
 
 
 def _show_last_window(console: Console, results: duckdb.DuckDBPyRelation) -> None:
@@ -256,7 +277,7 @@ def _show(answer: duckdb.DuckDBPyRelation) -> None:
     for name in answer.columns:
         table.add_column(name, overflow="fold")
     for row in answer.fetchall():
-        table.add_row(*(Text(str(value)) for value in row))
+        table.add_row(*(Text("–" if value is None else str(value)) for value in row))
     Console(file=sys.stdout).print(table)
 
 

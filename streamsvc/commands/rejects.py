@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamsvc.app import RejectsOf, load, rejects_of, replay_of, selected
+from streamsvc.commands.status import place_text
 from streamsvc.config import Service
 from streamsvc.ops import logs
 from streamsvc.runtime.replay import split_of
@@ -116,6 +117,6 @@ def show_records(console: Console, title: str, records: Sequence[Mapping[str, An
     for row in records:
         value = _plain(row["value"])
         shown = "(none)" if value is None else value[:SHOWN_BYTES] + ("…" if len(value) > SHOWN_BYTES else "")
-        place = f"{row['split']}\n{row['position']}"
+        place = f"{row['split']}\n{place_text(row['position'])}"
         table.add_row(Text(place), Text(row["reason"]), Text(row["error"]), Text(shown))
     console.print(table)

@@ -190,8 +190,10 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
             console.print(Text(f"the source: {pipeline['source_problem']}", style="red"), soft_wrap=True)
         if shards := _shards(pipeline["splits"]):
             console.print(shard_tree(shards), soft_wrap=True)
-        else:
+        elif pipeline["splits"]:
             console.print(_table(pipeline["splits"]))
+        else:
+            console.print("  nothing has landed yet, and no split is known")
         _show_windows(console, pipeline)
         for outcome in pipeline["last_segments"]:
             rows = sum(item["rows"] for item in outcome["objects"])
@@ -221,7 +223,11 @@ def _show_windows(console: Console, pipeline: dict[str, Any]) -> None:
     for window in windows["windows"]:
         console.print(f"  {window['window_start']} to {window['window_end']}", highlight=False)
         for row in window["rows"][:RESULTS_SHOWN]:
-            values = [f"{name} {value}" for name, value in row.items() if name not in ("window_start", "window_end")]
+            values = [
+                f"{name} {'–' if value is None else value}"
+                for name, value in row.items()
+                if name not in ("window_start", "window_end")
+            ]
             console.print(f"    {', '.join(values)}", highlight=False, markup=False, soft_wrap=True)
         more = window["rows_left_out"] + max(0, len(window["rows"]) - RESULTS_SHOWN)
         if more:

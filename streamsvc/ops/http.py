@@ -12,6 +12,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 
 import structlog
 import uvicorn
@@ -46,7 +47,7 @@ def application(health: Health) -> Starlette:
     """``/livez /readyz /metrics /status /windows /``, each a GET, each answered from ``health``."""
 
     def page() -> Response:
-        body = status_page(health.status(), {**health.live(), **health.ready()})
+        body = status_page(health.status(), {**health.live(), **health.ready()}, datetime.now(UTC))
         return Response(body.encode(errors="replace"), media_type="text/html", headers=_HEADERS)
 
     answers: dict[str, Callable[[], Response]] = {

@@ -100,9 +100,15 @@ def configure(
 
 def _rendering(stream: TextIO, as_json: bool) -> list[Processor]:
     if as_json:
-        return [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
+        return [structlog.processors.EventRenamer("message"), _in_order, structlog.processors.JSONRenderer()]
     plain = structlog.dev.plain_traceback
     return [_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
+
+
+def _in_order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """When, how bad and what first: people read this too, at night."""
+    first = ("timestamp", "level", "message", "pipeline")
+    return {**{name: event[name] for name in first if name in event}, **event}
 
 
 def _with_fields(fields: Mapping[str, object]) -> Processor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from html import escape
 
+from streamsvc.core.offsets import offset_of
 from streamsvc.ops.health import (
     ObjectStatus,
     PipelineStatus,
@@ -25,6 +27,7 @@ WINDOWS_SHOWN = 2
 RESULTS_SHOWN = 12
 
 _BOUNDS = ("window_start", "window_end")
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 class Html(str):
@@ -43,7 +46,7 @@ def joined(parts: Iterable[Html]) -> Html:
     return Html("".join(parts))
 
 
-def status_page(status: ServiceStatus, problems: Problems) -> str:
+def status_page(status: ServiceStatus, problems: Problems, now: datetime) -> str:
     workers = status["workers"]
     names = sorted({name for worker in workers for name in worker["pipelines"]})
     return html(
@@ -57,7 +60,7 @@ def status_page(status: ServiceStatus, problems: Problems) -> str:
         problems=_problems(problems),
         workers=joined(map(_worker, workers)),
         pipelines=joined(
-            _pipeline(name, [worker["pipelines"][name] for worker in workers if name in worker["pipelines"]])
+            _pipeline(name, [worker["pipelines"][name] for worker in workers if name in worker["pipelines"]], now)
             for name in names
         ),
     )
@@ -83,7 +86,7 @@ def _worker(worker: WorkerStatus) -> Html:
     )
 
 
-def _pipeline(name: str, parts: list[PipelineStatus]) -> Html:
+def _pipeline(name: str, parts: list[PipelineStatus], now: datetime) -> Html:
     """One pipeline, from what each worker says of its share."""
     rejects = sum((Counter(part["rejects"]) for part in parts), Counter[str]())
     splits = sorted((split for part in parts for split in part["splits"]), key=lambda split: split["split"])
@@ -98,12 +101,12 @@ def _pipeline(name: str, parts: list[PipelineStatus]) -> Html:
         rejected=_count(rejects.total()),
         rejected_class="bad" if rejects else "",
         lag=_lag_of_all(splits),
-        commit=_short_time(max(commits)) if commits else "–",
+        commit=_ago(max(commits), now) if commits else "–",
         filling=joined(map(_filling, parts)),
         reasons=_reasons(rejects),
         windows=_windows([part["windows"] for part in parts if part["windows"]]),
         splits=_splits(splits),
-        objects=_objects([item for part in parts for item in part["last_objects"]][:OBJECTS_SHOWN]),
+        objects=_objects([item for part in parts for item in part["last_objects"]][:OBJECTS_SHOWN], parts[0]["sink"]),
     )
 
 
@@ -207,7 +210,9 @@ def _origin(item: SplitStatus) -> Html:
 
 
 def _short_position(position: str) -> Html:
-    """Those of Kinesis have 68 characters, of which the last tell one from its neighbours."""
+    """Kafka's are offsets. Those of Kinesis have 68 characters, of which the last tell one from its neighbours."""
+    if position.isdecimal():
+        return html("{offset}", offset=_count(offset_of(position)))
     if len(position) <= POSITION_SHOWN:
         return html("{position}", position=position)
     return html('<span title="{position}">…{tail}</span>', position=position, tail=position[-POSITION_SHOWN:])
@@ -226,13 +231,15 @@ def _lag(records: int | None, milliseconds: int | None) -> str:
     return "–" if milliseconds is None else f"{milliseconds / 1000:,.1f} s"
 
 
-def _objects(objects: list[ObjectStatus]) -> Html:
+def _objects(objects: list[ObjectStatus], sink: str) -> Html:
+    """Below the sink, their addresses begin behind it."""
     if not objects:
         return Html("")
     rows = joined(
         html(
-            "<tr><td class=url>{url}<td>{kind}<td class=n>{rows}<td class=n>{size}",
+            '<tr><td class=url title="{url}">{name}<td>{kind}<td class=n>{rows}<td class=n>{size}',
             url=item["url"],
+            name=item["url"].removeprefix(f"{sink.rstrip('/')}/"),
             kind=item["kind"],
             rows=_count(item["rows"]),
             size=_size(item["nbytes"]),
@@ -252,6 +259,13 @@ def _size(nbytes: float) -> str:
             return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
         nbytes /= 1024
     return f"{nbytes:.1f} TiB"
+
+
+def _ago(iso: str, now: datetime) -> Html:
+    """How long ago, in the largest unit that fits; when exactly, for who points at it."""
+    seconds = max(0, int((now - datetime.fromisoformat(iso)).total_seconds()))
+    unit, size = next((unit, size) for unit, size in _UNITS if seconds >= 2 * size or size == 1)
+    return html('<span title="{at}">{number} {unit} ago</span>', at=_short_time(iso), number=seconds // size, unit=unit)
 
 
 def _short_time(iso: str) -> str:
@@ -277,7 +291,7 @@ _PAGE = """\
 
 _WORKER = """\
 <p class="worker"><span>worker {worker} · pid {pid}{restarts}</span>
-<meter value="{share}" high="0.9"></meter> <span>{used} of {budget}</span></p>
+<meter value="{share}" high="0.9"></meter> <span>{used} of {budget} buffered</span></p>
 """
 
 _PIPELINE = """\
@@ -302,7 +316,7 @@ _WINDOW = """\
 """
 
 _OBJECTS = """\
-<table><thead><tr><th>last objects<th>kind<th class=n>rows<th class=n>size<tbody>{rows}</table>
+<table class=objects><thead><tr><th>last objects<th>kind<th class=n>rows<th class=n>size<tbody>{rows}</table>
 """
 
 _STYLE = """
@@ -321,8 +335,13 @@ section p { margin: .4rem 0 } .path, .url { overflow-wrap: anywhere }
 dl { display: flex; flex-wrap: wrap; gap: .5rem 2.5rem; margin: .8rem 0 } dd { margin: 0; font-size: 1.25rem }
 table { width: 100%; border-collapse: collapse; margin-top: .8rem; font-size: .87rem }
 th { text-align: left }
-td, th { padding: .2rem .5rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+td, th { padding: .2rem 1rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+td:last-child, th:last-child { padding-right: 0 }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 td { font-family: ui-monospace, monospace }
 footer { display: flex; gap: 1rem }
+@media (max-width: 36rem) {
+  section { padding: .8rem } .objects thead { display: none } .objects td { border: 0 } .objects .url { width: 100% }
+  .objects tr { display: flex; flex-wrap: wrap; justify-content: space-between; border-bottom: 1px solid var(--line) }
+}
 """

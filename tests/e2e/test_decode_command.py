@@ -1,5 +1,6 @@
 """``streamsvc decode`` through real pipes."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -48,6 +49,14 @@ def test_what_cannot_be_read_is_told() -> None:
         done = subprocess.run([*COMMAND[:4], *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False)
         assert done.returncode == 2, done
         assert b"Traceback" not in done.stderr
+
+
+def test_a_compressed_file_is_named_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "access.log.gz"
+    file.write_bytes(gzip.compress(GOOD + b"\n"))
+    done = subprocess.run([*COMMAND, str(file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is compressed; write gzip -dc FILE | streamsvc decode --as apache=combined -" in done.stderr
 
 
 def test_a_full_disk_is_told() -> None:

@@ -192,7 +192,7 @@ async def test_the_page_is_inert_whatever_the_names_are() -> None:
     async with serving(health, "127.0.0.1:0") as address:
         answer = await get(f"{address}/")
     assert "<script" not in answer.text
-    assert answer.text.count("&lt;script&gt;alert(1)&lt;/script&gt;{0}{evil}&amp;amp;&quot;&#x27;") == 10
+    assert answer.text.count("&lt;script&gt;alert(1)&lt;/script&gt;{0}{evil}&amp;amp;&quot;&#x27;") == 11
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "http" not in answer.text.replace("http-equiv", "")
 

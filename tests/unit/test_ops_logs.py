@@ -40,6 +40,7 @@ def test_json_off_a_terminal(output: io.StringIO) -> None:
     structlog.get_logger("streamsvc.x").info("segment committed", rows=3, raw=b"\x00\xff")
     structlog.get_logger("streamsvc.x").debug("not at this level")
     (line,) = lines(output)
+    assert list(line)[:3] == ["timestamp", "level", "message"], "which is how far people read"
     assert line["message"] == "segment committed"
     assert (line["level"], line["logger"], line["worker"], line["rows"]) == ("info", "streamsvc.x", 2, 3)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", line["timestamp"])
