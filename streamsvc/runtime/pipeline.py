@@ -22,7 +22,7 @@ from streamsvc.core.log_keys import Cursor
 from streamsvc.errors import Retryable
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.health import OpenSegmentStatus, WindowsStatus
-from streamsvc.records import Batch, Position, Split
+from streamsvc.records import Batch, Split
 from streamsvc.runtime.destinations import Closings, destination_of
 from streamsvc.runtime.events import Event, Landed, Moved, Recovered, Stop
 from streamsvc.runtime.expiry import Expiry
@@ -33,6 +33,7 @@ from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.segment import Recipe
 from streamsvc.runtime.splits import Splits
 from streamsvc.runtime.stopping import unless
+from streamsvc.runtime.until_end import UntilEnd
 from streamsvc.runtime.windowing import Place
 
 COMMITS_A_CHECKPOINT = 100
@@ -94,11 +95,10 @@ class Pipeline:
         self._open = self._to.open()
         self._opened_at = 0.0
         self._landing_opened_at = 0.0
-        self._ends: Mapping[Split, Position] | None = None
+        self._until_end: UntilEnd | None = None
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._commits = 0
-        self._asked_others_at = 0.0
 
     @property
     def splits(self) -> Splits:
@@ -161,7 +161,10 @@ class Pipeline:
                 await self._log.begin(self._source.first_positions)
                 await self._to.begin(await self._expiry.check())
                 if self._policy.until_end:
-                    self._ends = await self._source.ends()
+                    ends, policy = await self._source.ends(), self._policy
+                    self._until_end = UntilEnd(
+                        self._source, self._log, ends, tick_s=policy.tick_s, look_s=policy.look_s
+                    )
 
     def _is_worth_waiting(self, error: Exception) -> bool:
         """The source says of itself when it is well again; a failure here is told, and tried again for ever."""
@@ -174,21 +177,9 @@ class Pipeline:
             return False
         if self._stopping.is_set():
             return True
-        ends = self._ends
-        if ends is None or not (self._splits.have_committed(ends) and await self._others_have_committed(ends)):
+        if self._until_end is None or not await self._until_end.is_committed(self._splits):
             return False
         return await self._to.is_complete()
-
-    async def _others_have_committed(self, ends: Mapping[Split, Position]) -> bool:
-        """Whether the splits that other workers own are committed up to their ends. Asks once a tick."""
-        if monotonic() - self._asked_others_at < self._policy.tick_s:
-            return False
-        self._asked_others_at = monotonic()
-        for split in ends.keys() - self._splits.assigned:
-            standing = await self._log.standing(split)
-            if standing.cursor.position < ends[split]:
-                return False
-        return True
 
     # Events
 
@@ -342,7 +333,7 @@ class Pipeline:
             await self._cut("interval")
         elif self._stopping.is_set():
             await self._cut("shutdown")
-        elif self._ends is not None and self._splits.have_reached(self._ends):
+        elif self._until_end is not None and self._until_end.is_taken_in(self._splits):
             await self._cut("end")
 
     async def _cut(self, reason: str) -> None:

@@ -159,6 +159,7 @@ class _Group:
         owner = self._owner.pop(split, None)
         self._leaving.discard(split)
         if owner is not None:
+            owner.stop_reading((split,))
             owner.tell(Revoked((split,), 0.0))
 
     def balance(self) -> None:

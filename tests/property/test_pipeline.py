@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from streamsvc.contracts import ObjectStore
-from streamsvc.errors import ForeignState
+from streamsvc.errors import ForeignState, PositionLost
 from streamsvc.log.reader import digest_of
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.metrics import Metrics
@@ -224,6 +224,30 @@ async def test_another_service_on_the_same_state_is_refused_before_it_lands_anyt
         await asyncio.wait_for(stranger.run(), 20)
     assert stranger.observer.summary.segments == 0
     await settle(world)
+    assert await world.landed() == world.produced
+
+
+async def test_a_split_that_is_gone_before_its_end_is_named_and_not_waited_for() -> None:
+    world = World(9)
+    world.topic.append("a", *[Record(b"x-a")] * 10)
+    worker = world.worker(until_end=True, look_s=0.02, faults=[Fault("read", 1, None)])
+    running = asyncio.create_task(worker.run())
+    while not worker.observer.was_assigned:
+        await asyncio.sleep(0.005)
+    world.topic.remove_split("a")
+    with pytest.raises(PositionLost, match=r"split=a, landed=0+, end=0*10"):
+        await running
+
+
+async def test_a_split_that_is_gone_after_its_end_was_taken_in_is_no_failure() -> None:
+    world = World(10)
+    world.produce(300)
+    worker = world.worker(until_end=True, interval_s=60.0, look_s=0.0)
+    running = asyncio.create_task(worker.run())
+    while worker.observer.records_read < 300:
+        await asyncio.sleep(0)
+    world.topic.remove_split("a")
+    await running
     assert await world.landed() == world.produced
 
 
