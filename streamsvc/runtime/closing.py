@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from time import monotonic
-from typing import TypeAlias
+from typing import Protocol
 
-from streamsvc.contracts import ResultSink
 from streamsvc.core.segments import NEVER, Closing
 from streamsvc.core.windows.assignment import Windows
 from streamsvc.core.windows.control import Entry, Result, View
 from streamsvc.errors import Retryable
 from streamsvc.log.window_log import WindowLog
-from streamsvc.records import Finished, Partials, Window
+from streamsvc.records import Partials, Window
 
 WINDOWS_AT_ONCE = 100
 """That one entry closes: their partials are in memory together."""
 
-Finish: TypeAlias = Callable[[Partials, Window], Awaitable[Finished]]
+
+class Writer(Protocol):
+    """Makes the results of windows, and brings them to where they belong."""
+
+    def holding(self, nbytes: int) -> AbstractContextManager[None]:
+        """Is entered while so many bytes of partials are in memory."""
+        ...
+
+    async def write(self, partials: Partials, window: Window) -> Result:
+        """Waits for a destination that does not answer."""
+        ...
 
 
 class Closer:
-    """Any number of them may be at work, in any number of workers.
+    """Any number of them may be at work, in any number of workers; of each, one ``step`` at a time.
 
     lateness_us: how long a window is kept open after the watermark has passed its end
-    finish:      the results of one window
     landing_s:   how long the results of a window that another has closed may take before they are written here
-    holding:     is entered while so many bytes of partials are in memory
     """
-
-    holding: Callable[[int], AbstractContextManager[None]] = staticmethod(lambda _: nullcontext())
 
     def __init__(
         self,
         log: WindowLog,
         windows: Windows,
         lateness_us: int,
-        finish: Finish,
-        sink: ResultSink,
+        results: Writer,
         *,
         landing_s: float,
         on_result: Callable[[Result], None] = lambda _: None,
@@ -48,15 +52,14 @@ class Closer:
         self._log = log
         self._windows = windows
         self._lateness_us = lateness_us
-        self._finish = finish
-        self._sink = sink
+        self._results = results
         self._landing_s = landing_s
         self._on_result = on_result
         self._clock = clock
         self._closed_here: set[Window] = set()
         self._owed_since: dict[Window, float] = {}
         self._nudged = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self.is_writing = False
         self.view: View | None = None
 
     def nudge(self) -> None:
@@ -78,15 +81,11 @@ class Closer:
 
     async def step(self) -> bool:
         """Look, and do one thing that is to be done. Answers whether there may be more."""
-        async with self._turn:
-            return await self._step()
-
-    async def _step(self) -> bool:
         view = await self.look()
         mine = self._to_write(view)
         if mine is not None:
             return await self._write(view, mine)
-        due = view.due(self._windows, self._lateness_us)[:WINDOWS_AT_ONCE]
+        due = self._due(view)[:WINDOWS_AT_ONCE]
         if not due:
             return False
         closed = await self._log.close(view, due, passed=due[-1].end_us + self._lateness_us)
@@ -96,12 +95,19 @@ class Closer:
         return await self._write(closed, closed.control.owed[-1])
 
     async def look(self) -> View:
-        """Read on in the log."""
+        """Read on in the log. Also while results are written, which may take long."""
         view = await self._log.owed(await self._log.view(self.view))
         self.view = view
         return view
 
-    def open_until(self, view: View) -> int:
+    def is_done(self, view: View) -> bool:
+        """Nothing can be closed, and all that is closed has its results."""
+        return not view.control.owed and not self._due(view)
+
+    def _due(self, view: View) -> list[Window]:
+        return view.due(self._windows, self._lateness_us)
+
+    def _open_until(self, view: View) -> int:
         """The watermark that closes all that is open; ``NEVER``: nothing is."""
         starts = view.open_windows
         return self._windows.window(starts[-1]).end_us + self._lateness_us if starts else NEVER
@@ -109,7 +115,7 @@ class Closer:
     async def lift_all(self) -> bool:
         """Let idle splits be lifted so far that all windows close that are open now. ``False``: that was decided."""
         view = await self.look()
-        to = self.open_until(view)
+        to = self._open_until(view)
         if to <= view.control.lift:
             return False
         await self._log.decide(view, Entry("lift", self._log.worker, lift=to))
@@ -132,11 +138,13 @@ class Closer:
         if partials is None:
             self.view = None
             return True
-        with self.holding(partials.nbytes):
-            for window in closing.windows:
-                finished = await self._finish(partials, window)
-                objects = await self._sink.publish(window, finished)
-                result = Result(window, finished.rows.num_rows, objects, list(finished.faults))
-                await self._log.save_result(result)
-                self._on_result(result)
+        self.is_writing = True
+        try:
+            with self._results.holding(partials.nbytes):
+                for window in closing.windows:
+                    result = await self._results.write(partials, window)
+                    await self._log.save_result(result)
+                    self._on_result(result)
+        finally:
+            self.is_writing = False
         return True

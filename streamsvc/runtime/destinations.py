@@ -23,7 +23,6 @@ from streamsvc.runtime.live_windows import LiveWindows
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.segment import OpenSegment, Recipe
 from streamsvc.runtime.splits import Splits
-from streamsvc.runtime.window_recipe import WindowRecipe
 from streamsvc.runtime.windowing import Place, WindowedSegment, lift, take_over, with_watermarks
 
 WAITS_TOLD_EVERY_S = 10.0
@@ -137,21 +136,28 @@ class ToWindows:
     def __init__(
         self,
         recipe: Recipe,
-        window: WindowRecipe,
         log: WindowLog,
         source: Source,
         finisher: Finisher,
-        closer: Closer,
         observer: Observer,
         policy: Closings,
     ) -> None:
+        window = recipe.window
+        assert window is not None
+        assert window.results is not None, "a pipeline that runs knows where results go"
         self._recipe = recipe
         self._window = window
         self._log = log
         self._source = source
         self._finish = finisher
-        self.closer = closer
-        assert window.results is not None, "a pipeline that runs knows where results go"
+        self._closer = Closer(
+            log,
+            window.windows,
+            window.lateness_us,
+            window.results,
+            landing_s=log.landing_s,
+            on_result=observer.window_finished,
+        )
         self._live = LiveWindows(log, window.windows, window.results)
         self._observer = observer
         self._watermarks: dict[Split, int] = {}
@@ -172,7 +178,7 @@ class ToWindows:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.closer.run(self._policy.poll_s, self._retrying))
+            group.create_task(self._closer.run(self._policy.poll_s, self._retrying))
             group.create_task(self._look_on())
             if self._policy.idle_after_s is not None:
                 group.create_task(self._close_when_silent(self._policy.idle_after_s))
@@ -203,20 +209,20 @@ class ToWindows:
         return (self._ending or waited_s >= interval_s) and bool(self._lifts(splits))
 
     def committed(self) -> None:
-        self.closer.nudge()
+        self._closer.nudge()
 
     async def is_complete(self) -> bool:
-        while await self.closer.step():
-            pass
         if self._policy.at_end and not self._ending:
             self._ending, self._told_at = True, monotonic()
         if self._ending:
-            await self.closer.lift_all()
-        view = await self.closer.look()
+            await self._closer.lift_all()
+        view = await self._closer.look()
         if self._ending and view.open_windows:
             self._tell_what_holds(view)
-            return False
-        return not view.control.owed
+        elif self._closer.is_done(view):
+            return True
+        self._closer.nudge()
+        return False
 
     def _tell_what_holds(self, view: View) -> None:
         """Who owns a split lifts it. One that nobody has comes to somebody, or it is gone and has to be ended."""
@@ -226,7 +232,7 @@ class ToWindows:
 
     def _lifts(self, splits: Splits) -> dict[Split, int]:
         """Where to lift the splits that nothing comes of: not those with children, which end where they are."""
-        view = self.closer.view
+        view = self._closer.view
         if view is None:
             return {}
         waiting = {split: at for split, at in splits.reached.items() if at == splits.cursors[split].position}
@@ -235,27 +241,29 @@ class ToWindows:
         return {split: to for split, to in lifts.items() if to is not None and to >= self._watermarks[split]}
 
     async def _look_on(self) -> None:
-        """For ever: keep what people see of open windows up to date."""
+        """For ever: keep what is known of windows up to date, for people and for lifts. The closer looks, unless it
+        waits for where results go."""
         while True:
             await asyncio.sleep(self._policy.poll_s)
-            if self.closer.view is not None:
-                try:
-                    await self._live.refresh(self.closer.view)
-                except Retryable as error:
-                    self._retrying(error)
+            try:
+                view = await self._closer.look() if self._closer.is_writing else self._closer.view
+                if view is not None:
+                    await self._live.refresh(view)
+            except Retryable as error:
+                self._retrying(error)
 
     async def _close_when_silent(self, silence_s: float) -> None:
         """Nothing with rows was committed for so long, by anybody: then nothing will close the last windows."""
         seen, since = None, monotonic()
         while True:
             await asyncio.sleep(self._policy.poll_s)
-            view = self.closer.view
+            view = self._closer.view
             places = view and {split: (at.cursor.epoch, at.cursor.position) for split, at in view.standings.items()}
             if places != seen:
                 seen, since = places, monotonic()
             elif monotonic() - since >= silence_s:
                 try:
-                    await self.closer.lift_all()
+                    await self._closer.lift_all()
                 except Retryable as error:
                     self._retrying(error)
 
@@ -267,20 +275,7 @@ def destination_of(
     recipe: Recipe, log: SegmentLog, source: Source, finisher: Finisher, observer: Observer, closings: Closings
 ) -> Destination:
     """``log`` of a windowed pipeline is a ``WindowLog``, and its recipe knows where results go."""
-    window = recipe.window
-    if window is None:
+    if recipe.window is None:
         return ToObjects(recipe, log, finisher)
     assert isinstance(log, WindowLog)
-    assert window.results is not None
-    results = window.results
-    closer = Closer(
-        log,
-        window.windows,
-        window.lateness_us,
-        results.finish,
-        results.sink,
-        landing_s=log.landing_s,
-        on_result=observer.window_finished,
-    )
-    closer.holding = results.holding
-    return ToWindows(recipe, window, log, source, finisher, closer, observer, closings)
+    return ToWindows(recipe, log, source, finisher, observer, closings)

@@ -10,6 +10,7 @@ from threading import Lock
 
 from streamsvc.contracts import Aggregation, ResultSink
 from streamsvc.core.windows.assignment import Windows
+from streamsvc.core.windows.control import Result
 from streamsvc.core.windows.event_time import EventTime
 from streamsvc.records import Finished, Partials, Window
 
@@ -50,7 +51,7 @@ class Results:
         self._aggregation = aggregation
         self._turn = asyncio.Lock()
         self._held_bytes = 0
-        self.sink = sink
+        self._sink = sink
 
     @contextmanager
     def holding(self, nbytes: int) -> Iterator[None]:
@@ -76,3 +77,9 @@ class Results:
     async def finish(self, partials: Partials, window: Window) -> Finished:
         async with self._turn:
             return await asyncio.to_thread(self._aggregation.finish, partials.only([window.start_us]), [window])
+
+    async def write(self, partials: Partials, window: Window) -> Result:
+        """Raises what the sink raises."""
+        finished = await self.finish(partials, window)
+        objects = await self._sink.publish(window, finished)
+        return Result(window, finished.rows.num_rows, objects, list(finished.faults))

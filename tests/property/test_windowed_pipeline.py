@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -13,14 +14,15 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from streamsvc.contracts import ObjectStore
+from streamsvc.contracts import ObjectStore, ResultSink
 from streamsvc.core.segments import Watermark
 from streamsvc.core.windows.assignment import FixedWindows
 from streamsvc.core.windows.control import View
-from streamsvc.errors import WindowsChanged
+from streamsvc.errors import SourceUnavailable, WindowsChanged
 from streamsvc.log.reader import digest_of
 from streamsvc.log.window_log import WindowLog
 from streamsvc.ops.metrics import Metrics
+from streamsvc.records import Finished, ObjectInfo, Window
 from streamsvc.runtime import destinations
 from streamsvc.runtime.destinations import Closings
 from streamsvc.runtime.finishing import Finisher
@@ -29,11 +31,12 @@ from streamsvc.runtime.memory import MemoryBudget
 from streamsvc.runtime.observer import Observer
 from streamsvc.runtime.pipeline import Pipeline, Policy
 from streamsvc.runtime.segment import Recipe
+from streamsvc.sinks.retrying import RetryingResults
 from streamsvc.stores.memory import MemoryStore
-from streamsvc.stores.retrying import RetryingStore
-from streamsvc.testing.faulty_store import FaultyStore, random_faults
+from streamsvc.stores.retrying import RetryingStore, StoreHealth
+from streamsvc.testing.faulty_store import Fault, FaultyStore, random_faults
 from streamsvc.testing.memory_source import MemorySource, MemoryTopic, Record
-from tests.property.windowed_lines import Pair, aggregation, recipe_of, reference
+from tests.property.windowed_lines import Pair, ResultPairs, aggregation, recipe_of, reference
 
 SPLITS = ("a", "b", "c")
 CONFIG = {"decode": "timed lines"}
@@ -114,8 +117,10 @@ class Worker:
         interval_s: float = 0.02,
         digest: str = "lines",
         max_ahead: int | None = None,
+        results: Callable[[Observer], ResultSink] | None = None,
     ) -> None:
         lake = world.store("lake")
+        self.observer = Observer("p", Metrics("test"))
         name = f"worker-{uuid4().hex[:6]}"
 
         def build(stored: dict[str, Any] | None = None) -> Recipe:
@@ -127,6 +132,7 @@ class Worker:
                 max_ahead=max_ahead,
                 aggregate=lambda: AGGREGATION,
                 digest=digest,
+                results=results(self.observer) if results else None,
             )
 
         recipe = build()
@@ -136,7 +142,6 @@ class Worker:
         self.log = WindowLog(
             world.store("state"), name, self.source.first_position, landing_s=0.02, merge=recipe.window.results.merge
         )
-        self.observer = Observer("p", Metrics("test"))
         self.finisher = Finisher(self.source, self.log, build, self.observer)
         self.pipeline = Pipeline(
             Identity("p", CONFIG_DIGEST, 1, lambda: f"20261124T000000Z-{uuid4().hex[:12]}"),
@@ -222,7 +227,7 @@ async def test_an_idle_split_holds_nothing_back() -> None:
     view = await world.view()
     assert view.watermark("b") == view.watermark("c") == Watermark(480, True)
     missed, found = world.put("b", 60), world.put("b", 490)
-    await until(world, lambda view: not view.watermark("b").is_lift)
+    await until(world, lambda view: view.standings["b"].cursor.position[-1] == "3")
     task.cancel()
     await asyncio.wait([task])
     await settle(world)
@@ -396,6 +401,74 @@ async def test_partials_of_windows_that_are_closed_count_as_memory() -> None:
     await asyncio.wait_for(world.worker(until_end=True, close=True, memory=budget).run(), 60)
     assert budget.most["p: closing windows"] > 100
     assert budget.held_bytes == 0
+
+
+class Destination:
+    """Of results, which takes none while it is down."""
+
+    def __init__(self, world: World, kind: str) -> None:
+        self._lake = MemoryStore(world.name, "lake")
+        self._kind = kind
+        self.is_down = True
+
+    def of(self, observer: Observer) -> ResultSink:
+        """As the composition root puts it together."""
+        if self._kind == "topic":
+            return RetryingResults(self, observer.results_failed, sleep=lambda _: asyncio.sleep(0.005))
+
+        def tell(health: StoreHealth) -> None:
+            if health.error:
+                observer.part_failed("sink", f"{health.url}: {health.error.what}")
+            else:
+                observer.part_mended("sink")
+
+        faulty = FaultyStore(self._lake, self._faults())
+        return ResultPairs(RetryingStore(faulty, tell, sleep=lambda _: asyncio.sleep(0.005)))
+
+    def _faults(self) -> Iterator[Fault | None]:
+        while True:
+            yield Fault.BEFORE if self.is_down else None
+
+    async def publish(self, window: Window, results: Finished) -> list[ObjectInfo]:
+        if self.is_down:
+            raise SourceUnavailable("results cannot be written now", topic="totals")
+        return await ResultPairs(self._lake).publish(window, results)
+
+
+@pytest.mark.parametrize(("kind", "part", "name"), [("topic", "results", "topic=totals"), ("objects", "sink", "/lake")])
+async def test_all_else_goes_on_while_results_have_nowhere_to_go(kind: str, part: str, name: str) -> None:
+    """Reading, committing and lifting; memory does not grow; it is told, and goes on by itself."""
+    world = World(16)
+    destination, budget = Destination(world, kind), MemoryBudget(1 << 24)
+    worker = world.worker(results=destination.of, memory=budget)
+    for at in (50, 300):
+        for split in SPLITS:
+            world.put(split, at)
+    with capture_logs() as told:
+        task = asyncio.create_task(worker.run())
+        await happens(lambda: part in worker.observer.problems and not worker.pipeline.open_segment())
+    assert name in worker.observer.problems[part]
+    assert [name in line["problem"] for line in told if line["event"] == f"{part} fails"] == [True]
+    held = budget.held_bytes
+    for at in range(400, 480):
+        world.put("a", at)
+    await until(world, lambda view: view.watermark("b") == view.watermark("c") == Watermark(459, True))
+    await happens(lambda: (status := worker.pipeline.open_windows()) and str(status["watermark"]).endswith("459Z"))
+    await happens(lambda: budget.held_bytes <= held)
+    assert [len(closing.windows) for closing in (await world.view()).control.owed] == [1]
+    destination.is_down = False
+    await until(world, lambda view: view.control.closed == 300)
+    await happens(lambda: worker.observer.problems == {})
+    task.cancel()
+    await asyncio.wait([task])
+    await settle(world)
+    await world.check()
+
+
+async def happens(what: Callable[[], Any]) -> None:
+    async with asyncio.timeout(30):
+        while not what():
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeAlias
@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from streamsvc.core.segments import NEVER, Outcome, Plan, Range
 from streamsvc.core.windows.assignment import FixedWindows
+from streamsvc.core.windows.control import Result
 from streamsvc.core.windows.lateness import sort_out
 from streamsvc.core.windows.watermarks import Run, Watermarks
 from streamsvc.errors import StoreUnavailable
 from streamsvc.log.window_log import WindowLog
-from streamsvc.records import Finished, ObjectInfo, Partials, Position, Split, Window
+from streamsvc.records import ObjectInfo, Partials, Position, Split, Window
 from streamsvc.runtime.closing import Closer
 from streamsvc.runtime.windowing import Place, take_over
 from streamsvc.testing.scripted_store import ScriptedStore
@@ -223,18 +224,18 @@ class WindowWorld:
     # Actors
 
     def closer(self, actor: Actor, log: WindowLog, lateness: int, *, helps: bool) -> Closer:
-        async def finish(partials: Partials, window: Window) -> Finished:
-            return Finished(partials.only([window.start_us]).flat, lambda: pa.array([], pa.string()), ())
-
         world = self
 
-        class Sink:
-            async def publish(self, window: Window, results: Finished) -> list[ObjectInfo]:
-                pairs = pairs_of(Partials(results.rows, BUCKETED.empty_table()))
-                await world.put(actor, f"data/results/{window.start_us:03d}", pairs)
-                return []
+        class Writer:
+            def holding(self, _: int) -> AbstractContextManager[None]:
+                return nullcontext()
 
-        return Closer(log, self.windows, lateness, finish, Sink(), landing_s=0.0 if helps else 1.0, clock=lambda: 0.0)
+            async def write(self, partials: Partials, window: Window) -> Result:
+                pairs = pairs_of(partials.only([window.start_us]))
+                await world.put(actor, f"data/results/{window.start_us:03d}", pairs)
+                return Result(window, len(pairs))
+
+        return Closer(log, self.windows, lateness, Writer(), landing_s=0.0 if helps else 1.0, clock=lambda: 0.0)
 
     def worker(self, mine: list[Split], dice: Random, *, until_end: bool = False) -> Actor:
         """Reads, lands, lifts and closes; at the end, if it is to come to one, closes what is open."""

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from streamsvc.contracts import ObjectStore, Written
+from streamsvc.contracts import ObjectStore, ResultSink, Written
 from streamsvc.core.segments import NEVER
 from streamsvc.core.windows.assignment import Windows
 from streamsvc.core.windows.event_time import EventTime
@@ -130,6 +130,7 @@ def recipe_of(
     max_ahead: int | None = None,
     aggregate: Callable[[], WindowAggregation] = aggregation,
     digest: str = "lines",
+    results: ResultSink | None = None,
 ) -> Recipe:
     window = WindowRecipe(
         digest=digest,
@@ -139,7 +140,7 @@ def recipe_of(
         lateness_us=lateness,
         max_ahead_us=max_ahead,
         aggregation=aggregate(),
-        results=Results(aggregate(), ResultPairs(lake)),
+        results=Results(aggregate(), results or ResultPairs(lake)),
     )
     return Recipe(TimedLines(), (), (), LatePairs(lake), LineRejects(lake), window)
 
