@@ -102,21 +102,24 @@ class ScriptedKcl:
         """It ends when it is asked to; False: when the test says so."""
         self._shards: dict[str, ScriptedShard] = {}
         self._writer: StreamWriter | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self._terminated = asyncio.Event()
         self.daemon = 0
 
     async def __aenter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="kcl-")
         self._socket = Path(self._folder.name) / CONTROL
-        self._server = await asyncio.start_unix_server(self._serve, self._socket, limit=LINE_LIMIT)
+        self._server = await asyncio.start_unix_server(self._on_daemon, self._socket, limit=LINE_LIMIT)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
-        if self._writer is not None:
-            self._writer.close()
+        for task in self._serving:
+            task.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving)
         self._folder.cleanup()
 
     @property
@@ -150,14 +153,21 @@ class ScriptedKcl:
         if self._writer is not None:
             self._writer.write(json.dumps(order).encode() + b"\n")
 
-    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+    def _on_daemon(self, reader: StreamReader, writer: StreamWriter) -> None:
         self._writer = writer
+        task = asyncio.create_task(self._serve(reader))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        task.add_done_callback(lambda _: writer.close())
+        if not self._server.is_serving():
+            task.cancel()
+
+    async def _serve(self, reader: StreamReader) -> None:
         with suppress(ConnectionError):
             while line := await reader.readline():
                 self._hear(json.loads(line))
         for shard in self._shards.values():
             shard.said.put_nowait(None)
-        writer.close()
 
     def _hear(self, event: dict[str, Any]) -> None:
         match event["it"]:

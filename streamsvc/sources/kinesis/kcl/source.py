@@ -102,11 +102,11 @@ class KclSource:
             self._daemon.stop()
             giving = self._spawn(self._shards_given())
             await asyncio.wait([self._running, giving], timeout=STOP_S, return_when=asyncio.FIRST_COMPLETED)
+        self._server.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._server.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
         await self._stream.__aexit__(kind, error, trace)
 
@@ -232,11 +232,18 @@ class KclSource:
                 return answer
 
     def _on_child(self, reader: StreamReader, writer: StreamWriter) -> None:
-        self._spawn(self._serve(Connection(reader, writer)))
+        """Some may have been accepted when the server closed."""
+        connection = Connection(reader, writer)
+        if self._server.is_serving():
+            serving = self._spawn(self._serve(connection))
+            # A task that is cancelled before its first step runs none of its ``finally``.
+            serving.add_done_callback(lambda _: connection.close())
+        else:
+            connection.close()
 
     async def _serve(self, connection: Connection) -> None:
-        generation = await connection.line()
         try:
+            generation = await connection.line()
             # A child of a daemon that is no more, or is about to be: nobody hears it.
             if generation is not None and int(generation) == self._daemon.generation:
                 await self._talk(connection)
@@ -244,8 +251,6 @@ class KclSource:
             self._bridge.problem = str(error)
             log.error("the KCL's daemon is started anew", error=error)
             self._daemon.kill()
-        finally:
-            connection.close()
 
     async def _talk(self, connection: Connection) -> None:
         generation = self._daemon.generation
