@@ -31,6 +31,9 @@ _OF_THE_BUILD = {"version", "alias", "json_serialize_plan", "index_key", "parse_
 _LIST_AGGREGATES = {"list_aggregate", "list_aggr", "aggregate", "array_aggregate", "array_aggr"}
 _PADDED = {"lpad", "rpad"}
 _SERIES = {"range", "generate_series"}
+_REPLACED = {"replace", "regexp_replace"}
+MAX_REPLACEMENT = 100
+"""Characters; DuckDB does not count what these functions make as memory."""
 _WIDE = {"printf": re.compile(r"%[^a-zA-Z%]*(\*|\d{4})"), "format": re.compile(r"\{[^{}]*(\{|\d{4})")}
 """Patterns that take a width from an argument, or a large one: DuckDB does not count padding as memory."""
 
@@ -89,6 +92,11 @@ class Functions:
         if "scalar" in overloads.kinds:
             if name.startswith("__internal") or not (overloads.consistent or name in _ON_PURPOSE):
                 raise ValueError(f"{name}(...) {NOT_OF_THE_RECORD}")
+            if name == "hash":
+                raise ValueError(
+                    "hash(x) may change with the version of the SQL engine, and a segment may be finished by another:"
+                    " write md5_number_lower(x::VARCHAR)"
+                )
             if name in _OF_THE_BUILD:
                 raise ValueError(f"{name}(...) depends on the SQL engine, not on the record")
         elif "macro" in overloads.kinds:
@@ -135,6 +143,18 @@ def _check_arguments(name: str, arguments: list[Node]) -> None:
         width = _literal(arguments[1])
         if width is None or not width.isdecimal() or int(width) > MAX_PAD:
             raise ValueError(f"{name}(text, width, padding): write the width as a number, at most {MAX_PAD}")
+    if name in _REPLACED and len(arguments) > 2:
+        replacement = _text(arguments[2])
+        if replacement is None or len(replacement) > MAX_REPLACEMENT:
+            raise ValueError(
+                f"{name}(text, what, replacement): write the replacement as a literal, of at most {MAX_REPLACEMENT}"
+                " characters; a column goes between the parts of a split: split_part(text, what, 1) || column || ..."
+            )
+    if name in _SERIES and len(arguments) > 2 and _number(arguments[2]) is None:
+        raise ValueError(
+            f"{name}(first, last, step): write the step as a whole number; a series of times takes as long as a record"
+            f" says: write list_transform({name}(0, count), lambda n: first + to_days(n))"
+        )
     if _made(name, arguments) > MAX_MADE:
         raise ValueError(f"{name}(...) makes more than {MAX_MADE:,} of it for every record, which would take for ever")
     if name in _WIDE and arguments:

@@ -49,7 +49,7 @@ STATEMENTS = [
     "SELECT strftime(datetime, '%Y-%m-%d') AS d, datetime::DATE AS e, date_trunc('hour', datetime) AS h FROM input",
     "SELECT datetime - INTERVAL 1 DAY AS y, extract(hour FROM datetime) AS h FROM input WHERE datetime > '1970-01-01'",
     "SELECT datetime AT TIME ZONE 'Asia/Tokyo' AS t FROM input",
-    "SELECT TRY_CAST(host AS INTEGER) AS n, TRY(host::DOUBLE) AS d, hash(host) % 16 AS b, md5(host) AS m FROM input",
+    "SELECT TRY_CAST(host AS INTEGER) AS n, TRY(host::DOUBLE) AS d, md5_number_lower(host) % 16 AS b FROM input",
     "SELECT bytes::DECIMAL(20, 2) AS d, bytes::DOUBLE / 3 AS x, 1.5 AS c, 'a' AS k, kind || 'z' AS z FROM input",
     "SELECT {'a': host, 'b': [bytes]} AS s, map {'h': host} AS m, struct_extract(req, 'n') AS n FROM input",
     "SELECT regexp_extract(host, '([a-z]+)', 1) AS w, split_part(host, 'a', 1) AS p, host[1:2] AS h FROM input",

@@ -208,7 +208,15 @@ REFUSED = {
         "SELECT printf(host, 1) AS n FROM input",
         "SELECT format('{:>{}}', 'a', bytes) AS n FROM input",
         "SELECT format('{:>2000000000}', 'a') AS n FROM input",
+        "SELECT replace(host, 'a', tags[1]) AS n FROM input",
+        "SELECT regexp_replace(host, 'a', repeat('b', 1000), 'g') AS n FROM input",
+        f"SELECT replace(host, 'a', '{'b' * 101}') AS n FROM input",
     ],
+    "as a whole number": [
+        "SELECT generate_series(datetime, datetime + INTERVAL 1 YEAR, INTERVAL 1 SECOND) AS n FROM input",
+        "SELECT range(DATE '2000-01-01', DATE '9000-01-01', INTERVAL 1 SECOND) AS n FROM input",
+    ],
+    "version of the SQL engine": ["SELECT hash(host) % 16 AS n FROM input"],
     "width": [
         "SELECT lpad(host, bytes, 'x') AS n FROM input",
         "SELECT rpad(host, 2000000000, 'x') AS n FROM input",
