@@ -124,7 +124,7 @@ def _finished_map(item: ColumnType, values: pa.Array) -> tuple[pa.Array, pa.Arra
     return final, _parents(values, wrong)
 
 
-def _parents(values: pa.Array, wrong: pa.Array | None) -> pa.Array | None:
+def _parents(values: pa.ListArray | pa.MapArray, wrong: pa.Array | None) -> pa.Array | None:
     if wrong is None:
         return None
     # Of a map's own, Arrow asks for the parents as if it were a list, and ends the process.
