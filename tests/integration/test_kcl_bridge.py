@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,12 +21,14 @@ from streamsvc.core.kinesis_positions import (
     position_at_time,
     position_before,
 )
-from streamsvc.errors import PositionLost, SourceUnavailable
+from streamsvc.errors import PositionLost, SourceRefused, SourceUnavailable
 from streamsvc.records import Batch, Position, Split
 from streamsvc.sources.kinesis.kcl.settings import DaemonSettings
 from streamsvc.sources.kinesis.kcl.source import KclSource
+from streamsvc.testing.kinesis_server.shards import MAX_HASH_KEY
 from streamsvc.testing.scripted_kcl import ScriptedKcl, UserRecord, arrival_ms
 from streamsvc.testing.scripted_stream import ScriptedStream, split_name
+from tests.kinesis_sources import open_scene
 
 SHARD = "shardId-000000000000"
 OTHER = "shardId-000000000001"
@@ -486,3 +489,63 @@ async def test_how_far_the_kcl_is_behind_is_told_until_it_brings_no_more() -> No
         async with asyncio.timeout(20):
             while play.behind[-1] != (SPLIT, None):
                 await asyncio.sleep(0.01)
+
+
+async def test_a_shard_that_is_gone_has_not_ended() -> None:
+    """The KCL says so: to it, a shard that is not found any more has ended."""
+    stream = ScriptedStream(SHARD)
+    async with played(stream) as play:
+        shard = await play.kcl.start(SHARD, "TRIM_HORIZON")
+        await play.event()
+        play.start_at(BEGINNING)
+        await shard.process(numbered(100, 101))
+        await play.read_to(position_after("101"))
+        stream.lost.add(SHARD)
+        shard.send({"action": "shardEnded"})
+        with pytest.raises(PositionLost):
+            await play.read()
+        assert END not in play.at.values()
+        assert (None, None) not in shard.checkpoints
+
+
+async def test_what_the_kcl_did_not_bring_before_the_end_is_read_from_the_stream() -> None:
+    stream = ScriptedStream(SHARD)
+    stream.records[SHARD] = numbered(100, 105)
+    async with played(stream) as play:
+        shard = await play.kcl.start(SHARD, "TRIM_HORIZON")
+        await play.event()
+        play.start_at(BEGINNING)
+        await shard.process(numbered(100, 101))
+        ending = asyncio.create_task(shard.ask({"action": "shardEnded"}))
+        assert await play.read_to(END) == values(100, 105)
+        play.start_at(position_after("103"))
+        play.values.clear()
+        assert await play.read_to(END) == values(104, 105), "moved back while its end was about to land"
+        play.source.acknowledge({SPLIT: END})
+        await ending
+        assert shard.checkpoints[-1] == (None, None)
+
+
+@pytest.mark.parametrize("fate", ["retention", "created anew", "deleted"])
+async def test_a_shard_that_vanishes_is_what_it_is_to_the_native_engine(fate: str) -> None:
+    """The stream is the real source on the server of this process; the daemon says what the KCL would."""
+    async with open_scene() as scene, ScriptedKcl() as kcl:
+        scene.put(b"0")
+        source = KclSource(scene.source(joins=False), SETTINGS, kcl.command, queue_bytes=1024 * 1024)
+        async with source:
+            await kcl.restarted()
+            shard = await kcl.start(SHARD, "TRIM_HORIZON")
+            event = await anext(source.assignments())
+            source.start_at(dict.fromkeys(event.splits, BEGINNING))
+            account, older = scene.server.account, scene.stream
+            if fate == "retention":
+                older.split(SHARD, str(MAX_HASH_KEY // 2), time.time())
+                scene.shards[0].closed = time.time() - 25 * 3600
+            else:
+                account.delete_stream(older, with_consumers=True)
+            if fate == "created anew":
+                account.create_stream("access", 1).created += 10
+            shard.send({"action": "shardEnded"})
+            told = "no such resource" if fate == "deleted" else "gone from the stream|created anew"
+            with pytest.raises((PositionLost, SourceRefused), match=told):
+                await source.read()

@@ -433,6 +433,7 @@ async def test_starts_at_a_time_and_at_the_latest() -> None:
             scene.put(b"new")
             await follower.read_until(1)
             assert follower.everything() == [b"new"]
+            assert scene.counted("kinesis_trimmed") == 0
             behind = position_at_time(now * 1000 - 50_399)
             assert await whole_range(source, split, behind, follower.at[split]) == [b"new"]
 
@@ -575,6 +576,35 @@ async def test_a_stream_created_anew_is_another_one() -> None:
             async with scene.source(joins=False) as source:
                 await whole_range(source, older, BEGINNING, END)
         assert "deleted and created anew" in lost.value.what
+
+
+@BOTH
+async def test_a_shard_of_which_nothing_was_read_does_not_go_on_in_another_stream(retrieval: Retrieval) -> None:
+    """Its beginning is a place in any stream of that name, whose records would land twice, under two names."""
+    async with open_scene() as scene, scene.source(retrieval=retrieval) as source:
+        (split,) = await source.splits()
+        scene.server.account.delete_stream(scene.stream, with_consumers=True)
+        newer = scene.server.account.create_stream("access", 1)
+        newer.created += 10
+        newer.shards["shardId-000000000000"].put(b"of another stream", "k", time.time())
+        source.start_at({split: BEGINNING})
+        with pytest.raises(PositionLost, match="created anew"):
+            await source.read()
+
+
+async def test_a_shard_that_ends_where_nothing_is_left_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_scene() as scene, scene.source(joins=False) as source:
+        sequences = scene.put(*numbered(10), at=time.time() - 100)
+        scene.stream.split("shardId-000000000000", MIDDLE, time.time())
+        split = min(await source.splits())
+        assert await whole_range(source, split, position_after(sequences[9]), END) == []
+        assert scene.counted("kinesis_trimmed") == 0
+        scene.shards[0].trim(time.time())
+        assert await whole_range(source, split, position_after(sequences[5]), END) == []
+        assert scene.counted("kinesis_trimmed") == 1
+        assert "retention has passed it" in caplog.text
+        with pytest.raises(PositionLost, match="no longer there"):
+            await whole_range(source, split, position_before(sequences[5]), END)
 
 
 async def test_moved_stopped_and_cancelled() -> None:

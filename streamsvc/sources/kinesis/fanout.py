@@ -84,9 +84,13 @@ class FanOut:
         """The events of one subscription, until it ends. A cut is ``SourceUnavailable``, and so is an end before the
         first event: waited out, and told."""
         where = {"stream": self._stream.name, "shard": parse_split(reading.split).shard}
-        response = await self._subscribe(reading, subscribed)
+        start = subscribed.start(reading)
+        response = await self._subscribe(where["shard"], start)
+        subscribed.at = time.monotonic()
         is_empty = True
         try:
+            if "SequenceNumber" not in start:
+                await self._stream.check_same(reading.split, reading.place())
             while (message := await _next_message(response.content, reading)) is not None:
                 headers, payload = read_message(message)
                 kind = headers.get(":message-type")
@@ -106,20 +110,16 @@ class FanOut:
         finally:
             response.close()
 
-    async def _subscribe(self, reading: Reading, subscribed: _Subscribed) -> Any:
+    async def _subscribe(self, shard: ShardId, start: dict[str, Any]) -> Any:
         consumer = await self._consumer.arn()
         try:
             answer = await self._stream.call(
-                "SubscribeToShard",
-                ConsumerARN=consumer,
-                ShardId=parse_split(reading.split).shard,
-                StartingPosition=subscribed.start(reading),
+                "SubscribeToShard", ConsumerARN=consumer, ShardId=shard, StartingPosition=start
             )
         except (SourceUnavailable, SourceRefused):
             self._counts.subscribed(succeeds=False)
             raise
         self._counts.subscribed(succeeds=True)
-        subscribed.at = time.monotonic()
         return raw(answer)
 
     async def _judge(self, error: SourceRefused, reading: Reading) -> None:

@@ -80,13 +80,25 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class _Cursor:
-    """A split that is read, and up to where it has been."""
+    """A split that is read, and up to where it has been.
+
+    asked: the position when an answer was last asked for that begins there
+    """
 
     split: Split
     hashes: HashRange
     position: Position
     end: Position | None
     tips: int = 0
+    asked: Position | None = None
+
+    def ask(self) -> Position:
+        self.asked = self.position
+        return self.position
+
+    def is_first(self, answered: Answered) -> bool:
+        """Whether the record at the position should be the first of this answer."""
+        return answered.fresh and self.asked == self.position
 
 
 class Reader:
@@ -198,7 +210,7 @@ class Reader:
         if cursor.position in (END, cursor.end):
             return
         with Reservation(self._room) as reservation:
-            reading = Reading(cursor.split, lambda: cursor.position, reservation)
+            reading = Reading(cursor.split, cursor.ask, reservation)
             async with aclosing(self._retrieval.answers(reading)) as answers:
                 async for answered in answers:
                     if await self._digest(cursor, answered):
@@ -210,7 +222,7 @@ class Reader:
         """Queue what an answer holds. True: there is nothing more to be read."""
         answer = answered.answer
         if answer.records:
-            wanted = Wanted(cursor.split, cursor.hashes, cursor.position, answered.fresh, cursor.end)
+            wanted = Wanted(cursor.split, cursor.hashes, cursor.position, cursor.is_first(answered), cursor.end)
             piece = await asyncio.get_running_loop().run_in_executor(
                 self._threads, piece_of, answer.records, wanted, self._kpl
             )
@@ -218,6 +230,8 @@ class Reader:
             self._listener.met(piece.met)
             self._hand_out(cursor, piece.batch)
             cursor.tips = 0
+        elif answer.ended and cursor.is_first(answered):
+            self._check_first(cursor, END)
         elif answer.at_tip and not answer.ended:
             await self._at_tip(cursor)
         if answer.ended and cursor.end is not None and cursor.position < cursor.end < END:
@@ -246,35 +260,31 @@ class Reader:
         self._ready.set()
 
     def _check(self, cursor: _Cursor, piece: Piece) -> None:
-        """Nothing that must be read may be gone. A record that was read already may: its neighbours need not be."""
-        lost = self._is_lost(cursor, piece)
-        if lost:
-            raise PositionLost(
-                lost,
-                hint=SEEK_HINT,
-                split=cursor.split,
-                position=cursor.position,
-                earliest=piece.earliest,
-            )
+        """Nothing that must be read may be gone."""
         if piece.missing:
-            self._listener.trimmed(cursor.split)
-            _LOG.error(
-                "%s: the record behind which to read on is gone: retention has passed it. Records behind it may be "
-                "gone too; the next one that is there is read. position=%s earliest=%s",
-                cursor.split,
-                cursor.position,
-                piece.earliest,
-            )
-
-    def _is_lost(self, cursor: _Cursor, piece: Piece) -> str | None:
-        start = parse_position(cursor.position)
-        if piece.missing and isinstance(start, FromRecord) and start.sub == 0:
-            return "the record to read next is no longer there"
+            self._check_first(cursor, piece.earliest)
         end = None if cursor.end in (None, END) else parse_position(str(cursor.end))
-        must_have_last = isinstance(end, FromRecord) and end.sub > 0 and not isinstance(start, FromTime)
+        begins_at_time = isinstance(parse_position(cursor.position), FromTime)
+        must_have_last = isinstance(end, FromRecord) and end.sub > 0 and not begins_at_time
         if piece.is_whole and must_have_last and not piece.has_last:
-            return "the records to be read again are no longer there"
-        return None
+            raise _lost("the records to be read again are no longer there", cursor, piece.earliest)
+
+    def _check_first(self, cursor: _Cursor, earliest: Position) -> None:
+        """The record at the position was asked for, and what came begins later. One that was read already may be gone:
+        its neighbours need not be. earliest: what came"""
+        place = parse_position(cursor.position)
+        if not isinstance(place, FromRecord):
+            return
+        if place.sub == 0:
+            raise _lost("the record to read next is no longer there", cursor, earliest)
+        self._listener.trimmed(cursor.split)
+        _LOG.error(
+            "%s: the record behind which to read on is gone: retention has passed it. Records behind it may be "
+            "gone too; the next one that is there is read. position=%s earliest=%s",
+            cursor.split,
+            cursor.position,
+            earliest,
+        )
 
     async def _at_tip(self, cursor: _Cursor) -> None:
         """The source has nothing more for now."""
@@ -302,6 +312,10 @@ class Reader:
                 end=cursor.position,
             )
         self._hand_out(cursor, moved(cursor.split, cursor.position, cursor.end))
+
+
+def _lost(what: str, cursor: _Cursor, earliest: Position) -> PositionLost:
+    return PositionLost(what, hint=SEEK_HINT, split=cursor.split, position=cursor.position, earliest=earliest)
 
 
 def _stopped(split: Split) -> SourceUnavailable:

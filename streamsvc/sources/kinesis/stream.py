@@ -60,22 +60,23 @@ class Stream:
                 error, f"kinesis:{operation}", stream=self.name, region=self.region, shard=parameters.get("ShardId")
             ) from None
 
-    async def summary(self) -> Summary:
-        """As it is now, or was a moment ago."""
+    async def summary(self, since: float | None = None) -> Summary:
+        """As it was a moment ago; since: or not before this, by the monotonic clock."""
         async with self._looking:
-            if self._summary is None or time.monotonic() - self._looked_at > LOOK_AGAIN_S:
+            now = time.monotonic()
+            if self._summary is None or self._looked_at < (now - LOOK_AGAIN_S if since is None else since):
                 answer = (await self.call("DescribeStreamSummary", **self._named))["StreamDescriptionSummary"]
                 self._summary = Summary(answer["StreamARN"], int(answer["StreamCreationTimestamp"].timestamp()))
-                self._looked_at = time.monotonic()
+                self._looked_at = now
             return self._summary
 
     def name_of(self, shard: ShardId, created_s: int) -> Split:
         return SplitName(self.name, shard, created_s).text
 
     async def check_same(self, split: Split, position: Position) -> None:
-        """Raises ``PositionLost`` if the split is of an older stream of this name."""
-        self._looked_at = 0.0
-        if (await self.summary()).created_s != parse_split(split).created_s:
+        """Raises ``PositionLost`` if the split is of an older stream of this name. A record is of one stream, and any
+        other place is in all of that name: so this is asked once one was asked for that is no record's."""
+        if (await self.summary(time.monotonic())).created_s != parse_split(split).created_s:
             raise PositionLost(
                 "the stream of this split was deleted and created anew",
                 hint=failures.SEEK_HINT,
@@ -103,6 +104,8 @@ class Stream:
         except SourceRefused as error:
             await self.raise_lost(error, split, position)
             raise
+        if sequence is None:
+            await self.check_same(split, position)
         return str(answer["ShardIterator"])
 
     async def raise_lost(self, error: SourceRefused, split: Split, position: Position) -> None:

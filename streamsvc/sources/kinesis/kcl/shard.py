@@ -27,7 +27,6 @@ from streamsvc.core.kinesis_positions import (
 )
 from streamsvc.errors import SourceUnavailable
 from streamsvc.records import Batch, Position, Split
-from streamsvc.sources.kinesis.columns import moved
 from streamsvc.sources.kinesis.kcl.bridge import Bridge
 from streamsvc.sources.kinesis.kcl.columns import after, batch_of, before, records_from
 from streamsvc.sources.kinesis.kcl.connection import Connection
@@ -183,14 +182,15 @@ class Shard:
         self._came_to = self._permitted or self._came_to
 
     async def _end(self) -> None:
-        """Hand on the end, and say so to the KCL when it has landed. Its children are begun then, and not before."""
-        while await self._until(lambda: self.at is not None):
-            moves = self._moves
-            if not await self._join(()) or self.at is None:
-                continue
-            if self.at == END or await self._put(moved(self.split, self.at, END), moves):
+        """Hand on the end, and say so to the KCL when it has landed. Its children are begun then, and not before.
+
+        The KCL also says this of a shard that is gone, with its stream or by retention (``KinesisDataFetcher`` makes an
+        end of ResourceNotFoundException). So the way from our place to the end is read from the stream, which knows."""
+        self._came_to, self._has_joined = END, False
+        while await self._until(lambda: self._has_landed_end() or self.at not in (None, END)):
+            if self._has_landed_end():
                 break
-        await self._until(self._has_landed_end)
+            await self._join(())
         while self._has_landed_end() and not self._is_fenced:
             error = await self._ask(CHECKPOINT_AT_END)
             if error is None or error in LEASE_IS_GONE or self._bridge.closing:
@@ -222,7 +222,7 @@ class Shard:
         It may not say where it began: then it is where its first record is, and without one, any end that the shard
         has after the KCL's first look at it."""
         place = parse_position(at)
-        if not isinstance(place, FromTime):
+        if self._came_to == END or not isinstance(place, FromTime):
             if self._came_to is not None:
                 return self._came_to
         elif self._came_to == BEGINNING or (records and (records[0].approximate_arrival_timestamp or 0) < place.ms):
