@@ -257,7 +257,7 @@ async def open_windows(service: Service, name: str) -> WindowsStatus | None:
     log, window = found
     assert window.results is not None
     live = LiveWindows(log, window.windows, window.results)
-    await live.refresh(await log.view())
+    await live.refresh(await log.owed(await log.view()))
     return live.status
 
 

@@ -220,6 +220,8 @@ def _show_windows(console: Console, pipeline: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if windows["unfinished"]:
+        console.print(f"  {windows['unfinished']:,} windows are closed, and their results not written", style="red")
     for window in windows["windows"]:
         console.print(f"  {window['window_start']} to {window['window_end']}", highlight=False)
         for row in window["rows"][:RESULTS_SHOWN]:

@@ -72,6 +72,8 @@ class WatermarkStatus(TypedDict):
     """When what brought it so far was planned; ``None``: nothing of the split was ever committed, or not known."""
     open: int
     """Windows."""
+    unfinished: int
+    """Windows that are closed, and whose results are not written yet: see whether their destination takes them."""
 
 
 class WindowsStatus(WatermarkStatus):

@@ -51,6 +51,7 @@ class Metrics:
         self._define_process()
         self._define_reading()
         self._define_landing()
+        self._define_windows()
         self._define_kinesis()
         self._define_kinesis_trouble()
         self._define_trouble()
@@ -125,6 +126,40 @@ class Metrics:
             "Segments that another worker began and this one decided.",
             "pipeline",
         )
+        self.cuts = self._counter("cuts_total", "segments", "Segments closed, by why.", "pipeline", "reason")
+        self.landing_seconds = self._histogram(
+            "landing_seconds", "seconds", "From cutting a segment to its outcome.", LANDING_SECONDS, "pipeline"
+        )
+        self.last_commit_seconds = self._gauge(
+            "last_commit_timestamp_seconds", "Unix time", "When a segment was last committed.", "pipeline"
+        )
+
+    def _define_windows(self) -> None:
+        self.watermark_seconds = self._gauge(
+            "watermark_timestamp_seconds",
+            "Unix time",
+            "Watermark of all splits together: windows that end later, with their `lateness`, are open.",
+            "pipeline",
+        )
+        self.watermark_behind_seconds = self._gauge(
+            "watermark_behind_seconds",
+            "seconds",
+            "How far it is behind the clock; below 0 where a producer's clock is ahead, and others are late.",
+            "pipeline",
+        )
+        self.split_watermark_seconds = self._gauge(
+            "split_watermark_timestamp_seconds", "Unix time", "Watermark of an owned split.", "pipeline", "split"
+        )
+        self.open_windows = self._gauge(
+            "open_windows", "windows", "Windows that hold committed rows of any worker, and are open.", "pipeline"
+        )
+        self.oldest_unfinished_window_seconds = self._gauge(
+            "oldest_unfinished_window_seconds",
+            "seconds",
+            "How long ago the oldest window ended whose results are not written, open or closed; 0 if there is none."
+            " About `disorder`, `lateness` and an `interval` where all is well.",
+            "pipeline",
+        )
         self.late_rows = self._counter(
             "late_rows_total", "rows", "Rows that came too late for a window, once for each window.", "pipeline"
         )
@@ -133,13 +168,6 @@ class Metrics:
         )
         self.window_faults = self._counter(
             "window_faults_total", "groups", "Groups of finished windows that have no result.", "pipeline"
-        )
-        self.cuts = self._counter("cuts_total", "segments", "Segments closed, by why.", "pipeline", "reason")
-        self.landing_seconds = self._histogram(
-            "landing_seconds", "seconds", "From cutting a segment to its outcome.", LANDING_SECONDS, "pipeline"
-        )
-        self.last_commit_seconds = self._gauge(
-            "last_commit_timestamp_seconds", "Unix time", "When a segment was last committed.", "pipeline"
         )
 
     def _define_kinesis(self) -> None:
@@ -246,7 +274,7 @@ class Metrics:
         self.retries = self._counter(
             "retries_total",
             "calls",
-            "Calls to a part (`source`, `state`, `sink`) that failed and are tried again.",
+            "Calls to a part (`source`, `state`, `sink`, `results`) that failed and are tried again.",
             "pipeline",
             "part",
         )

@@ -138,12 +138,17 @@ def _windows(parts: list[WindowsStatus]) -> Html:
     status = max(parts, key=lambda part: part["as_of"])
     return html(
         _WINDOWS,
-        open=_count(status["open"]),
+        open=_open(status),
         groups=_count(status["groups"]),
         watermark=_short_time(status["watermark"]) if status["watermark"] else "–",
         held=_held(status),
         tables=joined(map(_window, status["windows"][:WINDOWS_SHOWN])),
     )
+
+
+def _open(status: WindowsStatus) -> str:
+    waiting = f", {_count(status['unfinished'])} closed without results" if status["unfinished"] else ""
+    return f"{_count(status['open'])} open{waiting}"
 
 
 def _held(status: WindowsStatus) -> str:
@@ -307,7 +312,7 @@ _SPLITS = """\
 """
 
 _WINDOWS = """\
-<h3>Open windows <small>provisional · {open} open, {groups} groups · watermark {watermark}{held}</small></h3>
+<h3>Open windows <small>provisional · {open}, {groups} groups · watermark {watermark}{held}</small></h3>
 {tables}
 """
 

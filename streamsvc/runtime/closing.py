@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
-from streamsvc.core.segments import NEVER, Closing
+from streamsvc.core.segments import FOREVER, NEVER, Closing
 from streamsvc.core.windows.assignment import Windows
 from streamsvc.core.windows.control import Entry, Result, View
 from streamsvc.errors import Retryable
 from streamsvc.log.window_log import WindowLog
-from streamsvc.records import Partials, Window
+from streamsvc.records import Partials, Split, Window
 
 WINDOWS_AT_ONCE = 100
 """That one entry closes: their partials are in memory together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far windows are, as committed; times are microseconds since the epoch.
+
+    watermark:   of the pipeline; ``None``: there is none yet, or there are no splits any more
+    watermarks:  of the splits that have one
+    open:        windows that hold rows
+    oldest_end:  of the windows, open or closed, whose results are not written; ``None``: there are none
+    """
+
+    watermark: int | None
+    watermarks: Mapping[Split, int]
+    open: int
+    oldest_end: int | None
 
 
 class Writer(Protocol):
@@ -103,6 +120,20 @@ class Closer:
     def is_done(self, view: View) -> bool:
         """Nothing can be closed, and all that is closed has its results."""
         return not view.control.owed and not self._due(view)
+
+    def progress(self) -> Progress | None:
+        """``None``: nothing was looked at yet."""
+        view = self.view
+        if view is None:
+            return None
+        marks = {split: view.watermark(split).us for split in view.counting}
+        oldest = min(view.wanted_windows, default=None)
+        return Progress(
+            view.pipeline_watermark if NEVER < view.pipeline_watermark < FOREVER else None,
+            {split: us for split, us in marks.items() if NEVER < us < FOREVER},
+            len(view.open_windows),
+            None if oldest is None else self._windows.window(oldest).end_us,
+        )
 
     def _due(self, view: View) -> list[Window]:
         return view.due(self._windows, self._lateness_us)

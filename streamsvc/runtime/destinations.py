@@ -17,7 +17,7 @@ from streamsvc.log.segment_log import SegmentLog
 from streamsvc.log.window_log import WindowLog
 from streamsvc.ops.health import WindowsStatus
 from streamsvc.records import Split
-from streamsvc.runtime.closing import Closer
+from streamsvc.runtime.closing import Closer, Progress
 from streamsvc.runtime.finishing import Finisher
 from streamsvc.runtime.live_windows import LiveWindows
 from streamsvc.runtime.observer import Observer
@@ -50,6 +50,10 @@ class Destination(Protocol):
     @property
     def open_windows(self) -> WindowsStatus | None:
         """What is known of them, for people."""
+        ...
+
+    def progress(self) -> Progress | None:
+        """The same in numbers, for charts; ``None``: there are no windows, or nothing is known yet."""
         ...
 
     async def begin(self, gone: Collection[Split]) -> None:
@@ -97,6 +101,9 @@ class ToObjects:
         self._recipe = recipe
         self._log = log
         self._finish = finisher
+
+    def progress(self) -> Progress | None:
+        return None
 
     async def begin(self, gone: Collection[Split]) -> None:
         return
@@ -169,6 +176,9 @@ class ToWindows:
     @property
     def open_windows(self) -> WindowsStatus | None:
         return self._live.status
+
+    def progress(self) -> Progress | None:
+        return self._closer.progress()
 
     async def begin(self, gone: Collection[Split]) -> None:
         view = await self._log.begin_windows(self._window.digest)

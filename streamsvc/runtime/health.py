@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from operator import add
 from pathlib import Path
+from time import time
 
 from streamsvc import __version__
 from streamsvc.contracts import Lag, Source
@@ -17,6 +18,7 @@ from streamsvc.core.log_keys import Cursor
 from streamsvc.ops.health import PipelineStatus, Problems, ServiceStatus, SplitStatus, WorkerStatus
 from streamsvc.ops.metrics import Metrics, merge_expositions
 from streamsvc.records import Split
+from streamsvc.runtime.closing import Progress
 from streamsvc.runtime.memory import MemoryBudget
 from streamsvc.runtime.observer import Observer, Summary
 from streamsvc.runtime.pipeline import Pipeline
@@ -83,13 +85,20 @@ class WorkerHealth:
     """``ops.health.Health`` of this process, from before its first pipeline is open."""
 
     def __init__(
-        self, metrics: Metrics, budget: MemoryBudget, observers: Mapping[str, Observer], slot: int = 0
+        self,
+        metrics: Metrics,
+        budget: MemoryBudget,
+        observers: Mapping[str, Observer],
+        slot: int = 0,
+        clock: Callable[[], float] = time,
     ) -> None:
         self._metrics = metrics
         self._budget = budget
         self._observers = observers
         self._watched: dict[str, Watched] = {}
         self._slot = slot
+        self._clock = clock
+        self._marked: dict[str, set[Split]] = {}
         self._started = _now()
         metrics.memory_budget_bytes.set(budget.limit_bytes)
 
@@ -118,7 +127,28 @@ class WorkerHealth:
         self._metrics.memory_used_bytes.set(self._budget.held_bytes)
         for name, watched in self._watched.items():
             self._metrics.oldest_unlanded_seconds.labels(name).set(watched.pipeline.oldest_unlanded_s())
+            if (progress := watched.pipeline.windows_progress()) is not None:
+                self._show_windows(name, progress, watched.pipeline.splits.assigned)
         return self._metrics.exposition()
+
+    def _show_windows(self, name: str, progress: Progress, owned: Collection[Split]) -> None:
+        """What is not known any more is not shown."""
+        metrics, now = self._metrics, self._clock()
+        metrics.open_windows.labels(name).set(progress.open)
+        age = 0.0 if progress.oldest_end is None else now - progress.oldest_end / 1_000_000
+        metrics.oldest_unfinished_window_seconds.labels(name).set(max(0.0, age))
+        if progress.watermark is None:
+            metrics.watermark_seconds.remove(name)
+            metrics.watermark_behind_seconds.remove(name)
+        else:
+            metrics.watermark_seconds.labels(name).set(progress.watermark / 1_000_000)
+            metrics.watermark_behind_seconds.labels(name).set(now - progress.watermark / 1_000_000)
+        marks = {split: us for split, us in progress.watermarks.items() if split in owned}
+        for split in self._marked.get(name, set()) - marks.keys():
+            metrics.split_watermark_seconds.remove(name, split)
+        for split, us in marks.items():
+            metrics.split_watermark_seconds.labels(name, split).set(us / 1_000_000)
+        self._marked[name] = set(marks)
 
     def worker_status(self) -> WorkerStatus:
         return WorkerStatus(

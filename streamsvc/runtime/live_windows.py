@@ -110,6 +110,7 @@ def _watermark(view: View, as_of: str) -> WatermarkStatus:
         "held_by": held_by,
         "held_since": None if held_by is None else _planned_at(view.watermark(held_by).since),
         "open": len(view.open_windows),
+        "unfinished": sum(len(closing.windows) for closing in view.control.owed),
     }
 
 

@@ -23,6 +23,7 @@ from streamsvc.errors import Retryable
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.ops.health import OpenSegmentStatus, WindowsStatus
 from streamsvc.records import Batch, Split
+from streamsvc.runtime.closing import Progress
 from streamsvc.runtime.destinations import Closings, destination_of
 from streamsvc.runtime.events import Event, Landed, Moved, Recovered, Stop
 from streamsvc.runtime.expiry import Expiry
@@ -122,6 +123,9 @@ class Pipeline:
     def open_windows(self) -> WindowsStatus | None:
         """Of a windowed pipeline, as far as it was committed when it was last looked at."""
         return self._to.open_windows
+
+    def windows_progress(self) -> Progress | None:
+        return self._to.progress()
 
     def oldest_unlanded_s(self) -> float:
         """How long ago the first of the records was taken in that have not landed; 0 if there are none."""

@@ -8,10 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from streamsvc.ops.health import WindowsStatus
+from streamsvc.ops.metrics import Metrics
 from streamsvc.runtime import live_windows
+from streamsvc.runtime.health import Watched, WorkerHealth
 from streamsvc.runtime.live_windows import LiveWindows
+from streamsvc.runtime.memory import MemoryBudget
 from tests.property.test_windowed_pipeline import DISORDER, LATENESS, WINDOWS, World, settle
 from tests.property.windowed_lines import Pair, recipe_of, reference
 
@@ -136,6 +140,39 @@ async def test_a_pipeline_says_what_is_open() -> None:
     await asyncio.wait([task])
     assert shown(status) == {("a0", 0): 1, ("b0", 0): 1, ("c0", 0): 1}
     assert status["provisional"] is True
+
+
+async def test_what_windows_wait_for_is_charted() -> None:
+    """Of the splits that this worker has; what is not known is not there."""
+    world = World(8)
+    for split, at in (("a", 350), ("b", 150), ("c", 300)):
+        world.put(split, at)
+    worker = world.worker(until_end=True, interval_s=1_000.0)
+    health = WorkerHealth(Metrics("s"), MemoryBudget(1), {"p": worker.observer}, clock=lambda: 1.0)
+    health.watch("p", Watched(worker.pipeline, worker.observer, worker.source, "", ""))
+    assert charted(health) == {}
+    await asyncio.wait_for(worker.run(), 60)
+    found = {
+        "watermark_timestamp_seconds": 0.00013,
+        "watermark_behind_seconds": 1 - 0.00013,
+        "split_watermark_timestamp_seconds a": 0.00033,
+        "split_watermark_timestamp_seconds b": 0.00013,
+        "split_watermark_timestamp_seconds c": 0.00028,
+        "open_windows": 2,
+        "oldest_unfinished_window_seconds": 1 - 0.0002,
+    }
+    assert charted(health) == found
+    worker.pipeline.splits.assigned.remove("a")
+    del found["split_watermark_timestamp_seconds a"]
+    assert charted(health) == found
+
+
+def charted(health: WorkerHealth) -> dict[str, float]:
+    """Of windows, by name and split."""
+    families = text_string_to_metric_families(health.metrics().decode())
+    samples = [sample for family in families if family.type == "gauge" for sample in family.samples]
+    named = {f"{sample.name[10:]} {sample.labels.get('split', '')}".rstrip(): sample.value for sample in samples}
+    return {name: value for name, value in named.items() if "window" in name or "watermark" in name}
 
 
 async def test_the_split_that_holds_windows_back_is_named_and_since_when() -> None:

@@ -449,6 +449,7 @@ async def test_all_else_goes_on_while_results_have_nowhere_to_go(kind: str, part
         await happens(lambda: part in worker.observer.problems and not worker.pipeline.open_segment())
     assert name in worker.observer.problems[part]
     assert [name in line["problem"] for line in told if line["event"] == f"{part} fails"] == [True]
+    await happens(lambda: (status := worker.pipeline.open_windows()) and status["unfinished"] == 1)
     held = budget.held_bytes
     for at in range(400, 480):
         world.put("a", at)

@@ -49,6 +49,7 @@ def windows(as_of: str, *, rows: int = 2, **changes: Any) -> WindowsStatus:
         "watermark": "2026-11-24T12:04:10Z",
         "held_by": "access-3",
         "held_since": "2026-11-24T12:05:31Z",
+        "unfinished": 0,
         "open": 3,
         "groups": 12_345,
         "windows": [window] * 3,
