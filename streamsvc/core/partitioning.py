@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-Value: TypeAlias = str | bytes | None
-"""A partition value as text; as bytes where the column is binary."""
+Value: TypeAlias = str | None
+"""A partition value as text."""
 
 Key: TypeAlias = tuple[Value, ...]
 """One value for each partition column."""
@@ -30,17 +30,13 @@ MAX_SEGMENT_BYTES = 255
 _READ_AS_NULL = {NULL.lower(), "null"}
 # C1 controls and line separators are invisible; U+FFFE and U+FFFF cannot stand in the XML of a listing.
 _UNSAFE_TEXT = re.compile("[^A-Za-z0-9._\u00a0-\U0010ffff-]|[\u2028\u2029\ufffe\uffff]")
-_UNSAFE_BYTES = re.compile(rb"[^A-Za-z0-9._-]")
 
 
 def escape(value: Value) -> str:
-    """The value as it stands in a prefix. Injective for values of one type."""
+    """The value as it stands in a prefix. Injective."""
     if value is None:
         return NULL
-    if isinstance(value, bytes):
-        text = _UNSAFE_BYTES.sub(lambda found: b"%%%02X" % found[0][0], value).decode("ascii")
-    else:
-        text = _UNSAFE_TEXT.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), value)
+    text = _UNSAFE_TEXT.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), value)
     return f"%{ord(text[0]):02X}{text[1:]}" if text.lower() in _READ_AS_NULL else text
 
 
@@ -53,8 +49,9 @@ def prefix_of(names: Sequence[str], key: Key, max_bytes: int) -> str | None:
 
 
 def can_partition_by(kind: pa.DataType) -> bool:
-    """Lists, structs, maps and calendar intervals have no text that every engine reads back."""
-    return not types.is_nested(kind) and not types.is_interval(kind)
+    """Lists, structs, maps and calendar intervals have no text that every engine reads back; nor have bytes: DuckDB and
+    Arrow read nothing more of a lake in which a path holds escapes that are not UTF-8."""
+    return not (types.is_nested(kind) or types.is_interval(kind) or _is_binary(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +105,11 @@ def _distinct(column: pa.Array) -> tuple[pa.Array, list[Value]]:
 def _texts(values: pa.Array) -> list[Value]:
     """Numbers in decimal, dates and times in ISO 8601 with a space for the T, in UTC, without empty fractions."""
     kind = values.type
-    texts: list[Value]
-    if _is_binary(kind):
-        texts = values.to_pylist()
-        return texts
     if isinstance(kind, pa.TimestampType):
         values = values.cast(pa.timestamp(kind.unit))
-    texts = values.cast(pa.string()).to_pylist()
+    texts: list[Value] = values.cast(pa.string()).to_pylist()
     if types.is_timestamp(kind) or types.is_time(kind):
-        return [text.rstrip("0").removesuffix(".") if isinstance(text, str) and "." in text else text for text in texts]
+        return [text.rstrip("0").removesuffix(".") if text and "." in text else text for text in texts]
     return texts
 
 

@@ -51,7 +51,7 @@ class ObjectSink:
 
     The path of an object is made from its partition and the segment's id; its rows are a function of the segment's
     ranges, in no particular order (``sort_by`` orders them within a row group). A column of the rows that has the name
-    of a partition column is left out of the file, as Hive and Spark do: its value is in the path.
+    of a partition column, whatever its case, is left out of the file, as Hive and Spark do: its value is in the path.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class ObjectSink:
         """
         self._store = store
         names = tuple(options.partition_by)
-        kept = pa.schema([field for field in schema if field.name not in names])
+        folded = {name.lower() for name in names}
+        kept = pa.schema([field for field in schema if field.name.lower() not in folded])
         format_ = format_of(options)
         max_prefix_bytes = _MAX_KEY_BYTES - _FILE_NAME_BYTES - len(store.url.encode())
         problems = [*_path_problems(names, place, max_prefix_bytes), *_file_problems(options, kept, format_)]
@@ -116,14 +117,26 @@ def _path_problems(names: Sequence[str], place: Transform | None, max_prefix_byt
         return ["sink.path: it leaves no room for the names of objects: keys end at 1,024 bytes"]
     made = place.schema if place is not None else pa.schema([])
     problems: list[str] = []
-    for name in names:
+    for at, name in enumerate(names):
+        if wrong := _name_problem(name, names[:at]):
+            problems.append(Problem(wrong, "sink", "partition_by", name))
         index = made.get_field_index(PARTITION + name)
         if index < 0:
             problems.append(Problem("nothing makes its values", "sink", "partition_by", name))
         elif not can_partition_by(made.field(index).type):
-            what = f"a value of type {made.field(index).type} has no place in a path"
+            kind = made.field(index).type
+            what = f"a value of type {kind} has no place in a path: write its text, for example with hex or ::VARCHAR"
             problems.append(Problem(what, "sink", "partition_by", name))
     return problems
+
+
+def _name_problem(name: str, before: Sequence[str]) -> str | None:
+    if not name:
+        return "a partition column needs a name"
+    if name[0] in "._":
+        return f"Arrow, Hive and others pass over folders that begin with {name[0]}: choose another name"
+    same = [other for other in before if other.lower() == name.lower()]
+    return f"{same[0]} is there already, and case does not count for those who read it" if same else None
 
 
 def _file_problems(options: Options, schema: pa.Schema, format_: Format) -> list[str]:

@@ -325,6 +325,10 @@ class TestConfiguration:
             ({"parquet": ParquetOptions(dictionary=["nope"])}, "sink.parquet.dictionary: there is no column nope"),
             ({"partition_by": {"tag": "tag"}, "parquet": ParquetOptions(sort_by=["tag"])}, "no column tag"),
             ({"partition_by": {"items": "items"}}, "sink.partition_by.items: a value of type list<"),
+            ({"partition_by": {"tag": "encode(tag)"}}, "sink.partition_by.tag: a value of type binary has no place"),
+            ({"partition_by": {"_tag": "tag"}}, "sink.partition_by._tag: .* pass over folders"),
+            ({"partition_by": {"": "tag"}}, "a partition column needs a name"),
+            ({"partition_by": {"a": "tag", "A": "id"}}, "sink.partition_by.A: a is there already"),
             ({"partition_by": dict.fromkeys(SCHEMA.names, "id")}, "sink.partition_by: every column is in the path"),
             ({"parquet": ParquetOptions(sort_by=["items"])}, "sink.parquet.sort_by: there is no order of items"),
         ],
@@ -340,6 +344,12 @@ class TestConfiguration:
         schema = pa.schema([("id", pa.int64()), ("gap", pa.type_for_alias("month_day_nano_interval"))])
         with pytest.raises(ConfigError, match="has no place for one of the columns"):
             sink_of(lake, Options(path="memory://x", format=format_), schema)
+
+    def test_a_column_that_differs_in_case_is_left_out_of_the_file(self, lake: ObjectStore) -> None:
+        (only,) = fill(sink_of(lake, Options(path="memory://x", partition_by={"TAG": "'a'"})), [some_rows(3)]).close(
+            SEGMENT
+        )
+        assert pq.read_schema(pa.py_buffer(whole(only)[1])).names == [name for name in SCHEMA.names if name != "tag"]
 
     def test_a_path_without_room_is_refused(self) -> None:
         store = open_store(f"memory://lake/{'/'.join(['x' * 100] * 7)}", Aws())
