@@ -69,12 +69,11 @@ def be_told_to_stop_by_another(folder: Path, slot: int, reports: Connection) -> 
 
 
 async def _until_reports(supervisor: Supervisor, count: int) -> list[int]:
-    async with asyncio.timeout(30):
-        while True:
-            pids = [slot.last.status["pid"] for slot in supervisor.slots if slot.last and slot.process]
-            if len(pids) == count:
-                return pids
-            await asyncio.sleep(0.05)
+    while True:
+        pids = [slot.last.status["pid"] for slot in supervisor.slots if slot.last and slot.process]
+        if len(pids) == count:
+            return pids
+        await asyncio.sleep(0.05)
 
 
 async def test_workers_that_end_well_end_the_service_well() -> None:
@@ -94,14 +93,13 @@ async def test_a_worker_that_ends_unasked_is_missed_and_started_again(tmp_path: 
     supervisor = Supervisor(partial(be_told_to_stop_by_another, tmp_path), 1, drain_s=5)
     running = asyncio.create_task(supervisor.run())
     [slot] = supervisor.slots
-    async with asyncio.timeout(30):
-        while slot.restarts == 0:
-            await asyncio.sleep(0.01)
-        assert supervisor.ready() == {"worker 0": "has ended, is started again"}
-        while supervisor.ready():
-            await asyncio.sleep(0.01)
+    while slot.restarts == 0:
+        await asyncio.sleep(0.01)
+    assert supervisor.ready() == {"worker 0": "has ended, is started again"}
+    while supervisor.ready():
+        await asyncio.sleep(0.01)
     supervisor.stop()
-    assert await asyncio.wait_for(running, 20) == 0
+    assert await running == 0
 
 
 async def test_a_worker_that_dies_in_the_middle_of_a_report_is_no_fault_of_the_supervisor(tmp_path: Path) -> None:
@@ -115,7 +113,7 @@ async def test_a_worker_that_dies_in_the_middle_of_a_report_is_no_fault_of_the_s
 
 async def test_a_failure_drains_the_others_and_is_the_exit_code() -> None:
     supervisor = Supervisor(fail_in_slot_one, 2, drain_s=5)
-    assert await asyncio.wait_for(supervisor.run(), 30) == FAILED
+    assert await supervisor.run() == FAILED
     assert supervisor.slots[0].exit_code == 0
 
 
@@ -128,7 +126,7 @@ async def test_stop_drains_every_worker() -> None:
     assert health.ready() == {}
     assert b'worker="1"' in health.metrics()
     supervisor.stop()
-    assert await asyncio.wait_for(running, 20) == 0
+    assert await running == 0
     for pid in pids:
         assert not Path(f"/proc/{pid}").exists()
 
