@@ -39,6 +39,15 @@ def test_times_that_no_calendar_has_are_null(time: int) -> None:
     ]
 
 
+def test_headers_count_as_memory_and_are_whole_whether_they_were_counted_or_not() -> None:
+    headers: list[tuple[str, str | bytes | None]] = [("trace", b"x" * 10_000), ("none", None)]
+    messages = [Message(topic="t", partition=0, offset=offset, value=b"x", headers=headers) for offset in range(100)]
+    span = Span("t/0", 100, position_of(0), position_of(100))
+    batch = batch_of([span], messages)
+    assert 100 * 10_000 < batch.nbytes < 1.3 * 100 * 10_000
+    assert batch.headers().to_pylist() == [headers] * 100
+
+
 def test_records_without_any_time() -> None:
     assert arrivals((TIMESTAMP_NOT_AVAILABLE, -1)) == [None]
     assert arrivals() == []

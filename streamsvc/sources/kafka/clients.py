@@ -25,6 +25,10 @@ MIN_QUEUE_BYTES = 8 * 1024 * 1024
 """Less would make fetches so small that reading is slow."""
 
 
+QUEUED_RECORDS = 20_000
+"""As many as fill the queue of 6 MiB at 300 bytes each: fewer would stall reading, more would hold more headers."""
+
+
 class Connection(Protocol):
     """What a configuration says of how to reach brokers, of whatever it is for."""
 
@@ -134,6 +138,8 @@ class Clients:
             "fetch.queue.backoff.ms": 1,
             # The queue is one for all partitions; a response from each broker can come on top.
             "queued.max.messages.kbytes": queue_bytes * 3 // 4 // 1024,
+            # It counts keys and values there, not headers: of these nothing but the number of records is a bound.
+            "queued.min.messages": QUEUED_RECORDS,
             "fetch.max.bytes": queue_bytes // 4,
             # Compressed, that is: what a response holds grows when it arrives.
             "fetch.message.max.bytes": 256 * 1024,

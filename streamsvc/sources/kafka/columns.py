@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import cache
 from itertools import chain, groupby
 from operator import itemgetter
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,7 @@ from streamsvc.records import METADATA, Batch, Span, row_bounds
 from streamsvc.sources.kafka.splits import Partition
 
 Records: TypeAlias = "list[Message[bytes, bytes]]"
+Headers: TypeAlias = "Sequence[tuple[str, bytes | None]] | None"
 
 FIRST_MS = (date(1, 1, 1) - date(1970, 1, 1)).days * 86_400_000
 LAST_MS = (date(9999, 12, 31) - date(1970, 1, 1)).days * 86_400_000 + 86_399_999
@@ -25,6 +26,11 @@ LAST_MS = (date(9999, 12, 31) - date(1970, 1, 1)).days * 86_400_000 + 86_399_999
 
 _MESSAGE_BYTES = 136 + 33
 """What CPython holds for a message beside its payload: the message, and the head of its value."""
+
+
+HEADERS_SAMPLE = 16
+_HEADER_BYTES = 48
+"""What librdkafka holds for a header beside its name and value."""
 
 
 class Run(NamedTuple):
@@ -80,8 +86,10 @@ def last_offset(records: Records) -> int:
 def batch_of(spans: Sequence[Span], records: Records) -> Batch:
     """The records of the spans, one after another, as columns.
 
-    Keys, headers and times are made from the messages when asked for: the batch keeps them until it goes.
+    Keys, headers and times are made from the messages when asked for: the batch keeps them until it goes. What headers
+    hold is reckoned from every sixteenth record: to look at all of them costs as much as reading them.
     """
+    sampled = {row: _headers_of(records[row]) for row in range(0, len(records), HEADERS_SAMPLE)}
     values = pa.array(list(map(Message.value, records)), pa.binary())
     keys = list(map(Message.key, records))
     return Batch(
@@ -91,8 +99,11 @@ def batch_of(spans: Sequence[Span], records: Records) -> Batch:
         position_text=positions_of,
         arrivals=lambda: _timestamps(records),
         keys=lambda: pa.array(keys, METADATA["_key"]),
-        headers=cache(lambda: _headers(records)),
-        nbytes=2 * values.nbytes + sum(map(len, filter(None, keys))) + _MESSAGE_BYTES * len(records),
+        headers=cache(lambda: _headers(records, sampled)),
+        nbytes=2 * values.nbytes
+        + sum(map(len, filter(None, keys)))
+        + _MESSAGE_BYTES * len(records)
+        + HEADERS_SAMPLE * sum(_header_bytes(headers) for headers in sampled.values() if headers),
     )
 
 
@@ -129,17 +140,22 @@ def _of_the_calendar(times: pa.Array) -> pa.Array:
     return pc.if_else(fits, times, pa.scalar(None, pa.int64()))
 
 
-def _headers(records: Records) -> pa.Array:
-    """To be called once for each message: where a header's name is not UTF-8, confluent-kafka raises SystemError, and
+def _headers_of(record: Message[bytes, bytes]) -> Headers:
+    """To be called once for a message: where a header's name is not UTF-8, confluent-kafka raises SystemError, and
     hands out a tuple with a hole when asked again. Such a record's headers are lost; what is kept says so."""
-    columns: list[object] = []
-    headers = map(Message.headers, records)
-    while len(columns) < len(records):
-        try:
-            columns.extend(headers)
-        except SystemError:
-            columns.append([("(a header name was not UTF-8)", None)])
-    return pa.array(columns, METADATA["_headers"])
+    try:
+        return cast("Headers", record.headers())
+    except SystemError:
+        return [("(a header name was not UTF-8)", None)]
+
+
+def _header_bytes(headers: Sequence[tuple[str, bytes | None]]) -> int:
+    return sum(_HEADER_BYTES + len(name) + len(value or b"") for name, value in headers)
+
+
+def _headers(records: Records, known: Mapping[int, Headers]) -> pa.Array:
+    headers = [known[row] if row in known else _headers_of(record) for row, record in enumerate(records)]
+    return pa.array(headers, METADATA["_headers"])
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
