@@ -127,9 +127,9 @@ def good_line(**changes: Any) -> bytes:
     [
         b"not gzip",
         gzip.compress(good_line() + b"\n")[:-9],
-        gzip.compress(b"{"),
-        gzip.compress(b"[]"),
-        gzip.compress(b"{}"),
+        gzip.compress(b"{", mtime=0),
+        gzip.compress(b"[]", mtime=0),
+        gzip.compress(b"{}", mtime=0),
         gzip.compress(good_line(raw_base64="%%%")),
         gzip.compress(good_line(raw_base64=5)),
         gzip.compress(good_line(arrival="yesterday")),
