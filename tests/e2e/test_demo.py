@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 
 def test_the_demo_serves_its_status_page_and_says_where(tmp_path: Path) -> None:
-    demo = "-u -m streamsvc demo --seconds 3 --rate 200 --lake".split()
+    demo = ["-u", "-m", "streamsvc", "demo", "--seconds", "3", "--rate", "200", "--lake"]
     command = [sys.executable, *demo, str(tmp_path / "demo")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
