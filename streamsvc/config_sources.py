@@ -17,6 +17,7 @@ from streamsvc.config_types import (
     Model,
     Seconds,
     Secret,
+    Whole,
 )
 from streamsvc.core import kcl_properties
 from streamsvc.core.kafka_client import reason_to_refuse
@@ -166,6 +167,19 @@ class KinesisSource(Model):
     failover: Seconds = Field(
         default=10.0, ge=2, le=3600, description="A worker that gave no sign for so long is taken for dead."
     )
+    handover: Seconds = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="A shard that another worker asks for is given once what was read of it has landed, or after so"
+        " long: then the other reads that again. Longer than it takes to land a segment.",
+    )
+    max_leases: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="A worker reads no more shards than this; that shards are left without a worker is told as a"
+        " problem. If left out, the workers share all of them.",
+    )
     kpl: Kpl = Field(default=Kpl(), description="What the Kinesis Producer Library has packed together.")
     engine: Literal["native", "kcl"] = Field(
         default="native", description="kcl reads through Amazon's KCL (Java 17, and `pip install streamsvc[kcl]`)."
@@ -197,6 +211,11 @@ class KinesisSource(Model):
     def _suits_its_engine(self) -> Self:
         if self.engine == "native" and self.kcl != Kcl():
             raise ValueError("`kcl` is for `engine: kcl`")
+        if self.engine == "kcl" and {"handover", "max_leases"} & self.model_fields_set:
+            raise ValueError(
+                "`engine: kcl` shares shards as the KCL does: leave out `handover` and `max_leases`; its own limit is"
+                " `kcl: {properties: {maxLeasesForWorker: ...}}`"
+            )
         if self.engine == "kcl" and self.kpl != Kpl():
             raise ValueError("`engine: kcl` always unpacks what the KPL packed, by the KCL's rules: leave out `kpl`")
         return self

@@ -54,7 +54,6 @@ class Scene:
         worker: str = "w",
         queue_bytes: int = 32 * MIB,
         joins: bool = True,
-        handover_s: float = 60.0,
         **options: Any,
     ) -> KinesisSource:
         options = {"stream": "access", "leases": "none"} | options
@@ -66,7 +65,6 @@ class Scene:
             aws=aws(self.server.endpoint_url, self.dynamodb),
             counts=Counts(self.metrics, "p"),
             joins=joins,
-            handover_s=handover_s,
         )
 
     def trim(self, shard: int, before: int) -> None:

@@ -81,7 +81,7 @@ class KinesisStage(Stage):
         self._members += 1
         return self._scene.source(
             worker=f"worker-{self._members}",
-            handover_s=self.hold_s,
+            handover=self.hold_s,
             retrieval=self._retrieval,
             application=self._application,
             leases="dynamodb",

@@ -110,3 +110,15 @@ async def test_leases(dynamodb: DynamoDb) -> None:
             source.release(sorted(splits)[:1])
             assert Charts(scene).value("leases_held") == 1
             assert Charts(scene).value("leases_lost_total") == 0
+
+
+async def test_shards_above_the_limit_of_a_worker_are_left_and_told(dynamodb: DynamoDb) -> None:
+    async with open_scene(shards=3, dynamodb=dynamodb.endpoint_url) as scene:
+        application = f"limited-{time.time_ns()}"
+        async with scene.source(leases="dynamodb", application=application, failover=2, max_leases=2) as source:
+            await Follower(source).assigned(2)
+            while source.problem is None:
+                await asyncio.sleep(0.01)
+            assert "1 shards" in source.problem
+            assert "max_leases" in source.problem
+            assert Charts(scene).value("leases_held") == 2

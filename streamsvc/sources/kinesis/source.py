@@ -47,7 +47,6 @@ class KinesisSource:
     worker:      names this worker in the lease table; unique among live workers
     queue_bytes: what may be read ahead; while ``read_range`` runs, half as much again
     joins:       ``False`` looks at the stream without taking leases: nothing is ever assigned
-    handover_s:  how long a shard that another worker asks for may wait for its segment to land
 
     While Kinesis or DynamoDB does not answer, ``read`` waits, and ``problem`` says what is wrong. Entering raises
     ``SourceRefused`` where not even a client can be made (no region, no such profile).
@@ -63,9 +62,7 @@ class KinesisSource:
         aws: Aws,
         counts: Counts,
         joins: bool = True,
-        handover_s: float = 60.0,
     ) -> None:
-        self._handover_s = handover_s
         self._options = options
         self._application = options.application or application
         self._table = options.lease_table or self._application
@@ -282,7 +279,8 @@ class KinesisSource:
         initial = {"trim_horizon": "TRIM_HORIZON", "committed": "TRIM_HORIZON", "latest": "LATEST"}
         policy = LeasePolicy(
             failover_s=self._options.failover,
-            handover_s=self._handover_s,
+            handover_s=self._options.handover,
+            max_leases=self._options.max_leases,
             initial=initial.get(self._options.start, "AT_TIMESTAMP"),
         )
         return LeaseKeeper(self._lease_table, self._worker, policy)
