@@ -19,7 +19,7 @@ import structlog
 
 from streamsvc.app import WorkerSpec, check_installed, load, new_worker, worker_count
 from streamsvc.config import Service
-from streamsvc.errors import ConfigError, StreamsvcError
+from streamsvc.errors import ConfigError, Fatal, StreamsvcError
 from streamsvc.ops import logs
 from streamsvc.ops.http import serving
 from streamsvc.runtime.health import SupervisorHealth, WorkerHealth
@@ -50,7 +50,13 @@ def run(
     logs.configure()
     count = worker_count(service)
     spec = WorkerSpec(file, pipeline, until_end=until_end, slot=0, slots=count, close_windows=close_windows)
-    code, done = asyncio.run(_run_many(service, spec) if count > 1 else _run_alone(service, spec))
+    try:
+        code, done = asyncio.run(_run_many(service, spec) if count > 1 else _run_alone(service, spec))
+    except Fatal as error:
+        if sys.stderr.isatty():
+            raise
+        log.error("failed", exc_info=error)  # as one line among those before it
+        return FAILED
     if summary is not None:
         summary.write_bytes(orjson.dumps(asdict(done), option=orjson.OPT_INDENT_2))
     log.info("done" if code == 0 else "failed", **asdict(done))

@@ -68,5 +68,5 @@ async def _touch(service: Service) -> dict[str, int]:
                 await _ask(stores(url, part))
             inspected = await inspect(service, name, stack)
             splits[name] = len(await inspected.source.splits())
-            print(f"{name}: {splits[name]} splits, state and creates are good")
+            print(f"{name}: {splits[name]} splits; the state creates exclusively; the other places can be listed")
     return splits
