@@ -35,6 +35,13 @@ _HINTS = {
     405: "This server does not know the request.",
     501: "This server cannot create objects conditionally (If-None-Match), which exactly once rests on.",
 }
+_REFUSED_CODES = {
+    "AuthorizationHeaderMalformed": _HINTS[301],
+    "IllegalLocationConstraintException": _HINTS[301],
+    "InvalidBucketName": _HINTS[404],
+    "EntityTooLarge": "One object is larger than this store takes: set a smaller sink.buffer.size.",
+}
+"""With status 400, which else may pass (``ExpiredToken``). Amazon S3 API reference, error responses."""
 
 
 class S3Store:
@@ -149,6 +156,8 @@ class S3Store:
         refused = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
         if refused or status in _REFUSED_STATUS:
             return StoreRefused("the store refuses", hint=_HINTS.get(status or 403, ""), **where)
+        if code in _REFUSED_CODES:
+            return StoreRefused("the store refuses", hint=_REFUSED_CODES[code], **where)
         if status is not None:
             return StoreUnavailable("the store answered with a fault", **where)
         causes = [cause for cause in _CAUSES if cause in text.lower()]

@@ -192,6 +192,8 @@ class TestS3:
         [
             (301, "", StoreRefused),
             (400, "<Error><Code>ExpiredToken</Code></Error>", StoreUnavailable),
+            (400, "<Error><Code>AuthorizationHeaderMalformed</Code></Error>", StoreRefused),
+            (400, "<Error><Code>EntityTooLarge</Code></Error>", StoreRefused),
             (401, "", StoreRefused),
             (
                 403,
