@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamsvc.core.json_text import json_objects
+from streamsvc.core.json_text import json_objects, json_texts
 from streamsvc.core.segments import NEVER
 from streamsvc.core.windows.assignment import LAST_TIME, Windows
 from streamsvc.core.windows.control import View
@@ -128,6 +129,6 @@ def _planned_at(segment: str) -> str | None:
 
 
 def _iso(us: int) -> str:
-    seconds, rest = divmod(us, 1_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest, tzinfo=None)
-    return f"{moment.isoformat()}Z"
+    """Windows may begin before the year 1 and end behind the year 9999, for which Python has no dates."""
+    text: str = orjson.loads(json_texts(pa.array([us], pa.timestamp("us", "UTC")))[0].as_py())
+    return text

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from streamsvc.core.log_keys import Cursor
 from streamsvc.core.segments import FOREVER, NEVER, Control, Plan, Range, Standing
 from streamsvc.core.windows.assignment import Ints
+from streamsvc.core.windows.event_time import EventTime
 from streamsvc.core.windows.lateness import Sorted, sort_out
 from streamsvc.core.windows.watermarks import Mask, Run, Watermarks, is_ahead
 from streamsvc.errors import LogCorrupt
@@ -85,7 +86,7 @@ class WindowedSegment(OpenSegment):
         if there.all():
             return rows, times, NO_REJECTS
         values = column.filter(pa.array(~there)).cast(_readable(column.type)).cast(pa.string()).to_pylist()
-        errors = [_why(time.column or "the arrival", value) for value in values]
+        errors = [_why(time, value) for value in values]
         return rows.filter(pa.array(there)), times[there], _rejected(rows, ~there, NO_EVENT_TIME, errors)
 
     def _believed(self, rows: pa.RecordBatch, times: Ints, batch: Batch) -> tuple[pa.RecordBatch, Ints, pa.RecordBatch]:
@@ -155,8 +156,12 @@ def _readable(kind: pa.DataType) -> pa.DataType:
     return pa.int64() if pa.types.is_timestamp(kind) else kind
 
 
-def _why(column: str, value: str | None) -> str:
-    return f"{column} is null" if value is None else f"{column} is {value}, which is not in the years 1 to 9999"
+def _why(time: EventTime, value: str | None) -> str:
+    column = time.column or "the arrival"
+    if value is None:
+        return f"{column} is null"
+    unit, hint = (f" {time.unit}", "; is `time.unit` right?") if time.unit else ("", "")
+    return f"{column} is {value}{unit}, which is not in the years 1 to 9999{hint}"
 
 
 def _rejected(rows: pa.RecordBatch, which: Mask, reason: str, errors: list[str]) -> pa.RecordBatch:

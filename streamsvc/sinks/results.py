@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import orjson
 import pyarrow as pa
 import structlog
 
+from streamsvc.core.json_text import json_objects
 from streamsvc.core.windows.assignment import window_name
 from streamsvc.records import ROW, DataObject, Finished, ObjectInfo, Window
 from streamsvc.sinks.objects import ObjectSink
@@ -39,11 +39,10 @@ class ObjectResults:
             written = opened.write(batch.append_column(pa.field(ROW, pa.int32()), numbers))
             assert written.excess_row is None, "results have no limit on partitions"
             for reject in written.rejects.to_pylist():
-                row = batch.slice(reject[ROW], 1).to_pylist()[0]
                 log.error(
                     "a result has no place",
                     why=reject["error"],
-                    result=orjson.dumps(row, default=str).decode(),
+                    result=json_objects(batch.slice(reject[ROW], 1))[0].as_py(),
                     hint="Change `sink.partition_by`; the result of this window is lost for this group.",
                 )
         return opened.close(window_name(window.start_us))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from streamsvc.core.windows.assignment import LAST_TIME
 from streamsvc.ops.health import WindowsStatus
 from streamsvc.ops.metrics import Metrics
 from streamsvc.runtime import live_windows
@@ -110,6 +111,17 @@ async def test_what_is_too_large_is_not_read_again_until_it_is_folded(monkeypatc
     await log.checkpoint()
     await looking.refresh(await log.view())
     assert looking.status["groups"] == 3
+
+
+async def test_a_window_that_ends_behind_all_dates_is_shown() -> None:
+    world = World(9)
+    for split in ("a", "b", "c"):
+        world.put(split, LAST_TIME)
+    await commit(world)
+    looking = live(world)
+    await looking.refresh(await world.worker().log.view())
+    assert looking.status is not None
+    assert [window["window_end"] for window in looking.status["windows"]] == ["10000-01-01T00:00:00Z"]
 
 
 async def test_nothing_is_computed_where_nothing_is_new(monkeypatch: pytest.MonkeyPatch) -> None:

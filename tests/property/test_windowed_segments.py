@@ -20,6 +20,7 @@ from streamsvc.records import Batch, Partials, Span
 from streamsvc.runtime.segment import Encoded, Recipe
 from streamsvc.runtime.windowing import WindowedSegment
 from streamsvc.stores.memory import MemoryStore
+from streamsvc.testing.line_sink import LineRejects, OpenLineRejects
 from tests.property.windowed_lines import Pair, aggregation, counts_of, recipe_of, reference
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -160,6 +161,21 @@ def test_rows_without_a_time_are_rejects() -> None:
     segment.add(_with_values(batch, values))
     assert segment.tally.rejects == {"no_event_time": 3, "bad": 1}
     assert segment.windows == [0]
+
+
+class Told(OpenLineRejects):
+    """Rejects with why."""
+
+    def add(self, batch: Batch, rejects: pa.RecordBatch) -> None:
+        self._lines += [error.encode() for error in rejects["error"].to_pylist()]
+
+
+def test_a_unit_that_is_wrong_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LineRejects, "open", lambda _: Told())
+    recipe = recipe_of(MemoryStore("lake", "lake"), FixedWindows(MINUTE, MINUTE), disorder=0, lateness=0)
+    encoded, _ = segment_of(recipe, [("one", LAST_TIME + 1)])
+    told = f"us is {LAST_TIME + 1} us, which is not in the years 1 to 9999; is `time.unit` right?"
+    assert [item.body for item in encoded.rejects] == [[told.encode()]]
 
 
 def _with_values(batch: Batch, values: pa.Array) -> Batch:

@@ -511,6 +511,25 @@ def test_years_1_to_9999() -> None:
     ]
 
 
+@pytest.mark.parametrize("start", [-62_135_942_400_000_000, 253_402_128_000_000_000])
+def test_a_group_that_fails_is_told_though_its_window_ends_behind_all_dates(start: int) -> None:
+    """Weeks that begin before the year 1, or end behind the year 9999, for which Python has no dates."""
+    rows = pa.table({"x": [1]})
+    rules = AggregationRules(
+        {},
+        {"n": "count(*)"},
+        then=["SELECT window_start - INTERVAL 1 DAY AS b, window_end + INTERVAL 1 DAY AS e FROM input"],
+    )
+    made = WindowAggregation(rules, rows.schema)
+    opened = made.open()
+    opened.add(windowed(rows, [start], [("s", 0)], [[start]]))
+    finished = made.finish(opened.partials(), [Window(start, start + 7 * 1_440 * MINUTE_US)])
+    assert finished.rows.num_rows == 0
+    [fault] = finished.faults
+    assert "outside of the years 1 to 9999" in fault
+    assert finished.keys().to_pylist() == []
+
+
 REFUSED = {
     "sum(bytes) + x": "x is neither a group nor inside an aggregate: group by it, or write for example max(x)",
     "count(DISTINCT host)": "write approx_count_distinct(x), within 1.6 %",
@@ -563,6 +582,10 @@ def test_what_is_refused_says_why_and_what_instead(sql: str) -> None:
     ("rules", "problems"),
     [
         (AggregationRules({"k": "[x]"}, {"n": "count(*)"}), ["group_by.k: k is of type list"]),
+        (
+            AggregationRules({}, {"n": "count(host)", "s": "sum(host)"}),
+            ["aggregate.s: sum(...) is of numbers, and this is string"],
+        ),
         (AggregationRules({"k": "count(*)"}, {"n": "count(*)"}), ["group_by.k: count(*) is an aggregate"]),
         (AggregationRules({"k": "nope"}, {"n": "sum(nop)"}), ["group_by.k: there is no", "aggregate.n: there is no"]),
         (AggregationRules({"k": "x"}, {"K": "count(*)"}), ["aggregate.K: there is a column of this name already"]),

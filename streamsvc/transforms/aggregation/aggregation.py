@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
@@ -122,9 +121,11 @@ class WindowAggregation:
         return pa.RecordBatch.from_arrays([*columns, numbers], schema=schema), faults
 
     def _shown(self, groups: pa.RecordBatch, row: int) -> str:
-        values = groups.drop_columns([ROW]).slice(row, 1).to_pylist()[0]
-        named = {in_own_words(name, self._texts): value for name, value in values.items()}
-        return orjson.dumps(named, default=str).decode()
+        group = groups.drop_columns([ROW]).slice(row, 1)
+        shown: str = json_objects(
+            group.rename_columns([in_own_words(name, self._texts) for name in group.schema.names])
+        )[0].as_py()
+        return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +181,16 @@ def _typed(reader: Reader, kinds: Sequence[pa.DataType]) -> list[Call]:
     sources = _sources(reader)
     problems: list[str] = []
     calls = []
-    for raw in reader.calls:
+    for raw, place in zip(reader.calls, reader.places, strict=True):
         if raw.argument < 0:
             calls.append(Call(raw.function, -1, pa.int64()))
             continue
         kind = kinds[raw.argument]
-        with noted(problems, *reader.owners[raw.argument]):
+        with noted(problems, *place):
             check_argument(raw.function, kind)
         if raw.mask >= 0 and not types.is_boolean(kinds[raw.mask]):
             what = f"FILTER is of type {kinds[raw.mask]}: write a comparison"
-            problems.append(Problem(what, *reader.owners[raw.mask]))
+            problems.append(Problem(what, *place))
         calls.append(Call(raw.function, sources.index((raw.argument, raw.mask)), kind, raw.q))
     if problems:
         raise SqlProblems(problems)

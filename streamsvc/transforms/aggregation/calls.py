@@ -63,7 +63,7 @@ class Reader:
 
     rows:   expressions over the columns of the input, with who first asked for each
     calls:  the aggregates, in the order of their ``_aggregate_<n>``
-    texts:  what people wrote for each of them
+    texts:  what people wrote for each of them, and at which ``places``
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -72,6 +72,7 @@ class Reader:
     owners: list[Place] = field(default_factory=list)
     calls: list[RawCall] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.functions = Functions(self.connection)
@@ -123,6 +124,7 @@ class Reader:
         if found not in self.calls:
             self.calls.append(found)
             self.texts.append(expression_text(self.connection, call))
+            self.places.append(owner)
         return self.calls.index(found)
 
     def _raw(self, function: str, arguments: Sequence[Node], condition: Node | None, q: float, owner: Place) -> RawCall:
