@@ -158,11 +158,17 @@ def seek(
     split: Annotated[list[str] | None, typer.Option(help="Only this split; repeat for more.")] = None,
     reason: Annotated[str, typer.Option(help="Kept in the log.")] = "",
     give_up: GiveUp = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would mean, and move nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; without a terminal nothing is asked.")] = False,
 ) -> None:
     """Move where splits are read from; running workers follow."""
+    from streamsvc.commands.housekeeping import Seek
     from streamsvc.commands.housekeeping import seek as command
 
-    raise typer.Exit(command(file, pipeline, to=to, splits=split or [], reason=reason, give_up=give_up))
+    def confirmed() -> bool:
+        return not dry_run and (yes or not sys.stdin.isatty() or typer.confirm("Move them?"))
+
+    raise typer.Exit(command(file, pipeline, Seek(to, split or [], reason, give_up, confirmed)))
 
 
 @app.command()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from streamsvc.commands.status import place_text
 from streamsvc.config import Service
 from streamsvc.config_sources import Source
 from streamsvc.core.kinesis_positions import END, parse_position
+from streamsvc.core.offsets import offset_of
 from streamsvc.core.segments import Plan
 from streamsvc.errors import ConfigError
 from streamsvc.ops import logs
@@ -39,23 +41,59 @@ def gc(file: Path, pipeline: str | None) -> int:
     return 0
 
 
-def seek(file: Path, pipeline: str, *, to: str, splits: list[Split], reason: str, give_up: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """What is asked for. ``confirmed`` says yes or no to what would be done."""
+
+    to: str
+    splits: list[Split]
+    reason: str
+    give_up: bool
+    confirmed: Callable[[], bool] = lambda: True
+
+
+def seek(file: Path, pipeline: str, asked: Seek) -> int:
     """Move splits. Running workers lose a claim to the move and go on from there. Answers the exit code."""
     logs.configure("warning")
     service = load(file)
     [name] = selected(service, pipeline)
+    to = asked.to
     if service.pipelines[name].source.kinesis is not None and to.lower() == "end":
         to = END
-    _check_target(to, splits, service.pipelines[name].source)
+    _check_target(to, asked.splits, service.pipelines[name].source)
 
     async def move() -> None:
         async with AsyncExitStack() as stack:
             inspected = await inspect(service, name, stack)
-            moves = await _moves(service, inspected, to, splits)
-            await _seek(inspected, moves, reason, give_up=give_up)
+            moves = await _moves(service, inspected, to, asked.splits)
+            await _say_what_it_means(inspected, moves)
+            if asked.confirmed():
+                await _seek(inspected, moves, asked.reason, give_up=asked.give_up)
+            else:
+                print(f"{name}: nothing is moved")
 
     asyncio.run(move())
     return 0
+
+
+async def _say_what_it_means(inspected: Inspected, moves: Mapping[Split, Position]) -> None:
+    for split, standing in sorted((await inspected.log.standings(moves)).items()):
+        print(f"  {split}: {effect(standing.cursor.position, moves[split])}")
+
+
+def effect(now: Position, then: Position) -> str:
+    """What a move from one position to another does to the lake."""
+    if now == then:
+        return f"stays at {place_text(now)}"
+    moved = f"from {place_text(now)} to {place_text(then)}"
+    known = now.isdecimal() and then.isdecimal()
+    if then == END:
+        return f"{moved}: what has not landed of it never will"
+    if then > now:
+        number = f"{offset_of(then) - offset_of(now):,} offsets" if known else "what is between"
+        return f"{moved}: {number} never land"
+    number = f"{offset_of(now) - offset_of(then):,} offsets" if known else "what is between"
+    return f"{moved}: {number} are read again, and what of them has landed will be there twice"
 
 
 async def _seek(inspected: Inspected, moves: dict[Split, Position], reason: str, *, give_up: bool) -> None:

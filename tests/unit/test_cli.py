@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from streamsvc.cli import main
+from streamsvc.commands.housekeeping import effect
+from streamsvc.core.kinesis_positions import END, position_after
+from streamsvc.core.offsets import position_of
 
 CONFIGURATION = """\
 service: s
@@ -158,3 +161,20 @@ def test_an_interrupt_while_modules_are_loaded(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "says"),
+    [
+        (position_of(1160), position_of(0), "from 1,160 to 0: 1,160 offsets are read again, and what of them has"),
+        (position_of(5), position_of(9), "from 5 to 9: 4 offsets never land"),
+        (position_of(5), position_of(5), "stays at 5"),
+        (
+            position_after("49657018034567890123456789012345678901234567890123456789"),
+            END,
+            "has not landed of it never will",
+        ),
+    ],
+)
+def test_a_seek_says_what_it_does_to_the_lake(now: str, then: str, says: str) -> None:
+    assert says in effect(now, then)
