@@ -84,11 +84,12 @@ def write_stream(stream_arn: str) -> list[Statement]:
 
 
 def fan_out(stream_arn: str, consumer: str) -> list[Statement]:
-    """A consumer that is asked for by its name is known to IAM without the time of its creation."""
+    """A consumer's ARN ends with the time of its creation. AWS does not say whether one that is asked for by its name has
+    that for IAM: its own example allows ``consumer/*``, which is either."""
     named = f"{stream_arn}/consumer/{consumer}"
     return [
         *_allow("RegisterConsumers", "kinesis", ["RegisterStreamConsumer"], stream_arn),
-        *_allow("FindConsumers", "kinesis", ["DescribeStreamConsumer"], named),
+        *_allow("FindConsumers", "kinesis", ["DescribeStreamConsumer"], named, f"{named}:*"),
         *_allow("SubscribeToShards", "kinesis", ["SubscribeToShard"], f"{named}:*"),
     ]
 

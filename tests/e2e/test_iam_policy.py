@@ -200,7 +200,7 @@ class Stage:
             if operation == "SubscribeToShard":
                 resources = consumers
             elif operation == "DescribeStreamConsumer":
-                resources = {arn.rpartition(":")[0] for arn in consumers}
+                resources = consumers | {arn.rpartition(":")[0] for arn in consumers}
             found |= {Call(f"kinesis:{operation}", resource) for resource in resources}
         return found
 

@@ -82,7 +82,7 @@ def test_resources_are_named_as_far_as_the_file_does(asked: Asked) -> None:
     asked("kinesis: {stream: access, retrieval: fanout, consumer_name: lake}")
     stream = "arn:aws:kinesis:eu-west-1:*:stream/access"
     assert asked.statements["ReadStreams"]["Resource"] == [stream]
-    assert asked.statements["FindConsumers"]["Resource"] == [f"{stream}/consumer/lake"]
+    assert asked.statements["FindConsumers"]["Resource"] == [f"{stream}/consumer/lake", f"{stream}/consumer/lake:*"]
     assert asked.statements["SubscribeToShards"]["Resource"] == [f"{stream}/consumer/lake:*"]
     assert asked.statements["Leases"]["Resource"] == ["arn:aws:dynamodb:eu-west-1:*:table/s.p"]
     assert "account is not in the file" in asked.notes
