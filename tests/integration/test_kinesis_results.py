@@ -18,7 +18,7 @@ from streamsvc.sinks.kinesis.results import KinesisResults, partition_key
 from streamsvc.sinks.kinesis.writer import KinesisWriter
 from streamsvc.sinks.retrying import RetryingResults
 from streamsvc.sources.kinesis import failures
-from streamsvc.testing.kinesis_server import Fault
+from streamsvc.testing.kinesis_server import Fault, random_faults
 from streamsvc.testing.kinesis_server.streams import Options
 from tests.kinesis_world import World, open_world
 from tests.windows_results import WINDOW, finished, key, value
@@ -74,6 +74,19 @@ async def test_what_fails_comes_again_and_is_the_same() -> None:
         assert dict(found) == {key(group): value(group) for group in range(600)}
         await results.publish(WINDOW, finished(*range(600)))
         assert set(await stored(world)) == set(found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_last_value_of_a_key_is_the_newest(seed: int) -> None:
+    """Whoever makes the results of a window makes the same. Were they others, the older would still be in front."""
+    rates = {Fault.PARTIAL: 0.5, Fault.THROTTLE: 0.1, Fault.RESET_AFTER: 0.1}
+    async with open_world(faults={"PutRecords": random_faults(seed, rates)}) as world, results_in(world) as results:
+        for text in ("first", "second", "third"):
+            await results.publish(WINDOW, finished(*range(600), text=text))
+        answer = await world.records(await world.iterator())
+        newest = {record["PartitionKey"]: record["Data"].decode() for record in answer["Records"]}
+        assert newest == {key(group): value(group, "third") for group in range(600)}
+        assert world.server.faults.fired["PutRecords.partial"] > 0
 
 
 async def test_a_stream_that_is_not_there_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 import time
@@ -375,6 +376,18 @@ async def test_poison_is_passed_on_as_it_is_and_counted() -> None:
             await follower.read_until(6)
         assert follower.everything() == [*poison, b"1", b"2"]
         assert scene.counted("kinesis_aggregates", "bad_digest") == 4
+
+
+async def test_a_record_may_be_empty() -> None:
+    """Alone and in an aggregate. An aggregate of no bytes is none, and passed on as it is."""
+    nothing = b"\xf3\x89\x9a\xc2" + hashlib.md5(b"").digest()
+    async with open_scene() as scene:
+        scene.put(b"", b"1", encode_aggregate([("a", b""), ("b", b"2")]), nothing, b"")
+        async with scene.source() as source:
+            split = await only_split(scene, follower := Follower(source))
+            while follower.at[split] < (await source.ends())[split]:
+                await follower.read()
+        assert follower.everything() == [b"", b"1", b"", b"2", nothing, b""]
 
 
 @pytest.mark.parametrize("rule", ["drop", "keep"])

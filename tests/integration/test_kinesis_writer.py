@@ -13,7 +13,7 @@ from streamsvc.errors import SourceRefused, SourceUnavailable, StreamsvcError
 from streamsvc.sinks.kinesis.aggregating import AggregatingWriter
 from streamsvc.sinks.kinesis.writer import KinesisWriter, batches
 from streamsvc.sources.kinesis import failures
-from streamsvc.testing.kinesis_server import Fault, Limits
+from streamsvc.testing.kinesis_server import Fault, Limits, random_faults
 from streamsvc.testing.kinesis_server.limits import MIB
 from streamsvc.testing.kinesis_server.streams import Options
 from tests.kinesis_world import FIRST, UNTHROTTLED, World, open_world, values
@@ -90,6 +90,21 @@ async def test_what_a_shard_may_take_in_a_second_is_waited_for() -> None:
         await writer.put(records)
         assert world.shard().end == 3_000
         assert writer.counts.retries > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_nothing_of_a_later_request_gets_in_front_of_what_failed(seed: int) -> None:
+    """Nor in front of what was stored twice: whoever keeps the newest value of a key has the last one that was put."""
+    rates = {Fault.PARTIAL: 0.5, Fault.THROTTLE: 0.1, Fault.RESET_AFTER: 0.1}
+    async with open_world(faults={"PutRecords": random_faults(seed, rates)}) as world, open_writer(world) as writer:
+        rounds = [[Put(f"k{key}", None, b"%d" % number) for key in range(500)] for number in range(4)]
+        await writer.put(rounds[0] + rounds[1])
+        await writer.put(rounds[2])
+        await writer.put(rounds[3])
+        found = await stored(world)
+        assert found == sorted(found)
+        assert all(count >= 500 for count in Counter(found).values())
+        assert world.server.faults.fired["PutRecords.partial"] > 0
 
 
 @pytest.mark.parametrize("fault", [Fault.INTERNAL, Fault.UNAVAILABLE, Fault.RESET_BEFORE])

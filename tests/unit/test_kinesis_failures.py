@@ -46,6 +46,7 @@ def answered(code: str, message: str = "", status: int = 400) -> ClientError:
         (answered("UnrecognizedClientException", "hunter2"), SourceRefused, ["does not know the access key"]),
         (answered("InvalidSignatureException", "hunter2"), SourceRefused, ["clock"]),
         (answered("InvalidArgumentException", "no such number"), SourceRefused, ["no such number"]),
+        (answered("ValidationException", "1 error"), SourceRefused, ["1 error", "errors of GetRecords"]),
         (answered("ProvisionedThroughputExceededException"), SourceUnavailable, ["throttles"]),
         (answered("KMSThrottlingException"), SourceUnavailable, ["throttles"]),
         (answered("LimitExceededException"), SourceUnavailable, ["throttles"]),
@@ -71,8 +72,15 @@ def test_what_it_is_and_what_to_do(error: Exception, kind: type[StreamsvcError],
     assert type(mapped) is kind
     for part in parts:
         assert part in str(mapped)
+    assert mapped.hint
     assert "stream=access" in str(mapped)
     assert "hunter2" not in str(mapped)
+
+
+def test_a_key_that_may_not_be_used_is_another_right_for_who_writes() -> None:
+    refused = failures.mapped(answered("KMSAccessDeniedException"), "kinesis:PutRecords", stream="access")
+    assert "cannot be encrypted" in str(refused)
+    assert "Allow kms:GenerateDataKey" in str(refused)
 
 
 def test_an_exception_inside_a_subscription() -> None:

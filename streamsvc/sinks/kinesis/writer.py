@@ -52,8 +52,9 @@ def nbytes_of(record: Put) -> int:
 class KinesisWriter:
     """An async context manager over an open client. Entering looks at the stream.
 
-    Every record is stored at least once: a request whose answer is lost is made again. Records of one ``put`` that fail
-    are sent again after those that did not, so it keeps no order (API Reference, PutRecords).
+    Every record is stored at least once: a request whose answer is lost is made again. Records of one request that fail
+    are sent again after those that did not, so within it there is no order (API Reference, PutRecords); a request is
+    made when all of the one before is stored.
 
     Raises what ``explain`` makes of foreign exceptions: whatever is ``Retryable`` only after ``give_up_after_s`` in
     which no record was stored. Cancelling leaves the effect of the last request unknown.

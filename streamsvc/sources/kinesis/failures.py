@@ -61,7 +61,7 @@ _NO_ENTRY = {
 }
 
 _KMS = {
-    "KMSAccessDeniedException": "Allow kms:Decrypt on the key that the stream is encrypted with.",
+    "KMSAccessDeniedException": "Allow {right} on the key that the stream is encrypted with.",
     "KMSDisabledException": "The key that the stream is encrypted with is disabled: enable it.",
     "KMSInvalidStateException": "The key that the stream is encrypted with is not in a state to be used.",
     "KMSNotFoundException": "The key that the stream is encrypted with is gone.",
@@ -105,7 +105,11 @@ def mapped(error: BaseException, action: str, **where: Any) -> StreamsvcError:
     if isinstance(error, NoRegionError):
         return SourceRefused("no AWS region is known", hint="Set `aws.region`.", **where)
     if isinstance(error, CredentialRetrievalError):
-        return SourceUnavailable("AWS credentials cannot be fetched now", **where)
+        return SourceUnavailable(
+            "AWS credentials cannot be fetched now",
+            hint="Does what gives them (metadata service, STS, SSO) answer? It is tried again for ever.",
+            **where,
+        )
     if isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError | NoConnection):
         return SourceRefused(f"the request cannot be made: {_first_line(error)}", hint="Check `aws`.", **where)
     hint = f"Is `aws.region` right, and `aws.endpoints.{service}`? It is tried again for ever."
@@ -124,7 +128,9 @@ def _of_answer(error: ClientError, code: str, service: str, where: dict[str, Any
     if code in _DENIED:
         return SourceRefused(f"no permission{said}", hint=f"Allow {where['action']} on it.", **where)
     if code in _KMS:
-        return SourceRefused("records cannot be decrypted", hint=_KMS[code], **where)
+        writes = where["action"] == "kinesis:PutRecords"
+        done, right = ("encrypted", "kms:GenerateDataKey") if writes else ("decrypted", "kms:Decrypt")
+        return SourceRefused(f"records cannot be {done}", hint=_KMS[code].format(right=right), **where)
     if code in _NO_ENTRY:
         return SourceRefused(f"{service} does not accept the credentials", hint=_NO_ENTRY[code], **where)
     if code == NOT_FOUND:
@@ -136,10 +142,12 @@ def _of_answer(error: ClientError, code: str, service: str, where: dict[str, Any
         )
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
     if code == IN_USE:
-        return SourceUnavailable(f"it is being changed{said}", **where)
+        return SourceUnavailable(f"it is being changed{said}", hint="It is tried again for ever.", **where)
     if status >= 500 or code in _FAULTS:
-        return SourceUnavailable(f"{service} answered with a fault", status=status, **where)
-    return SourceRefused(f"{service} refuses the request{said}", hint="Check `source.kinesis`.", status=status, **where)
+        hint = "It is tried again for ever; for long, see the AWS Health Dashboard."
+        return SourceUnavailable(f"{service} answered with a fault", hint=hint, status=status, **where)
+    hint = f"`cause` is among the errors of {where['action'].partition(':')[2]} in the API reference of {service}."
+    return SourceRefused(f"{service} refuses the request{said}", hint=hint, status=status, **where)
 
 
 def _first_line(error: BaseException) -> str:
