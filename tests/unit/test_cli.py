@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +62,21 @@ def test_a_pipeline_that_is_not_there(
     """Also with several workers: it is said once, before any of them is started."""
     code, said = typed(monkeypatch, capsys, "run", file, "-p", "acess")
     assert (code, said) == (2, "no pipeline 'acess'; there are: access\n")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_ends_run_is_a_line_of_its_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path, workers: int
+) -> None:
+    """Where the log is JSON, whoever collects it parses every line."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        text = file.read_text().replace("http: null", f"http: {{listen: '{address}'}}")
+        file.write_text(text.replace("workers: 2", f"workers: {workers}"))
+        code, said = typed(monkeypatch, capsys, "run", file)
+    last = json.loads(said.splitlines()[-1])
+    assert code == 1
+    assert (last["level"], last["error"], last["listen"]) == ("error", "http.listen: the port is taken", address)
 
 
 def test_a_summary_that_cannot_be_written(

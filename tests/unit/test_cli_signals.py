@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 import pytest
 
 from streamsvc import cli
+from streamsvc.commands.demo import _on_first_signal
 
 
 def test_sigterm_is_heard_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +23,18 @@ def test_sigterm_is_heard_from_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
             signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+async def test_a_demo_that_is_stopped_twice_does_not_wait() -> None:
+    """The first one lands what is there; the second one ends as without a handler."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stopped = asyncio.Event()
+    try:
+        _on_first_signal(stopped.set)
+        signal.raise_signal(signal.SIGTERM)
+        await stopped.wait()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
