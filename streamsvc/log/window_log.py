@@ -27,6 +27,9 @@ from streamsvc.log.reader import digest_of
 from streamsvc.log.segment_log import Finish, SegmentLog, new_segment_name, write_nothing
 from streamsvc.records import Partials, Position, Split, Window
 
+READ_AT_ONCE = 20
+"""Objects of partials, which are in memory together until they are merged. Each may be as large as a segment."""
+
 Merge: TypeAlias = Callable[[Sequence[Partials]], Awaitable[Partials]]
 
 
@@ -205,6 +208,17 @@ class WindowLog(SegmentLog):
         keys = [partials_key(name) for name, outcome in met.items() if not set(outcome.windows).isdisjoint(windows)]
         if not set(base.folded.windows).isdisjoint(windows):
             keys.append(base.folded.key)
+        merged: list[Partials] = []
+        for first in range(0, len(keys), READ_AT_ONCE):
+            parts = await self._read_partials(base, keys[first : first + READ_AT_ONCE], windows)
+            if parts is None:
+                return None
+            merged = [await self._merge([*merged, *parts])]
+        return merged[0] if merged else await self._merge([])
+
+    async def _read_partials(
+        self, base: Checkpoint, keys: Sequence[str], windows: Collection[int]
+    ) -> list[Partials] | None:
         bodies = await concurrently(self._store.get, keys)
         if None in bodies:
             if (await self.newest()).number == base.number:
@@ -214,8 +228,7 @@ class WindowLog(SegmentLog):
                     keys=[key for key, body in zip(keys, bodies, strict=True) if body is None],
                 )
             return None
-        parts = [_read(key, body).only(windows) for key, body in zip(keys, bodies, strict=True) if body is not None]
-        return await self._merge(parts)
+        return [_read(key, body).only(windows) for key, body in zip(keys, bodies, strict=True) if body is not None]
 
     # Folding
 

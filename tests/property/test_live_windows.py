@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,13 +12,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamsvc.core.windows.assignment import LAST_TIME
+from streamsvc.log import window_log
+from streamsvc.log.window_log import WindowLog
 from streamsvc.ops.health import WindowsStatus
 from streamsvc.ops.metrics import Metrics
+from streamsvc.records import Partials
 from streamsvc.runtime import live_windows
 from streamsvc.runtime.health import Watched, WorkerHealth
 from streamsvc.runtime.live_windows import LiveWindows
 from streamsvc.runtime.memory import MemoryBudget
-from tests.property.test_windowed_pipeline import DISORDER, LATENESS, WINDOWS, World, settle
+from tests.property.test_windowed_pipeline import AGGREGATION, DISORDER, LATENESS, WINDOWS, World, settle
 from tests.property.windowed_lines import Pair, recipe_of, reference
 
 
@@ -122,6 +126,29 @@ async def test_a_window_that_ends_behind_all_dates_is_shown() -> None:
     await looking.refresh(await world.worker().log.view())
     assert looking.status is not None
     assert [window["window_end"] for window in looking.status["windows"]] == ["10000-01-01T00:00:00Z"]
+
+
+async def test_of_many_segments_some_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(10)
+    for _ in range(5):
+        world.produce(15)
+        await commit(world)
+    merged: list[int] = []
+
+    async def merge(parts: Sequence[Partials]) -> Partials:
+        merged.append(len(parts))
+        return AGGREGATION.merge(parts)
+
+    log = WindowLog(world.store("state"), "one", "0", landing_s=0.02, merge=merge)
+    view = await log.view()
+    whole = await log.open_partials(view)
+    monkeypatch.setattr(window_log, "READ_AT_ONCE", 2)
+    by_parts = await log.open_partials(view)
+    assert merged[0] >= 5
+    assert max(merged[1:]) == 3
+    assert whole is not None
+    assert by_parts is not None
+    assert by_parts.flat.equals(whole.flat)
 
 
 async def test_nothing_is_computed_where_nothing_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
