@@ -111,15 +111,12 @@ class LogFolder(LogReader):
         """Segments whose plans are below the checkpoint, and those without a plan.
 
         A plan is older than its outcome and is deleted after it; so an outcome whose plan has gone was made by a
-        zombie after the segment was folded. Plans are listed last: none can be missed that had an outcome before.
+        zombie after the segment was folded.
         """
-        decided = {
-            segment_of(key) for kind in (OUTCOMES, LOSSES, REDIRECTS, PARTIALS) for key in await self._store.keys(kind)
-        }
-        planned = [segment_of(key) for key in await self._store.keys(PLANS)]
-        plans = dict(zip(planned, await concurrently(self._plan, planned), strict=True))
-        orphans = decided - plans.keys()
-        return sorted(orphans) + [segment for segment, plan in plans.items() if plan is None or is_folded(plan, newest)]
+        kinds = (OUTCOMES, LOSSES, REDIRECTS, PARTIALS, PLANS)
+        segments = sorted({segment_of(key) for kind in kinds for key in await self._store.keys(kind)})
+        plans = zip(segments, await concurrently(self._plan, segments), strict=True)
+        return [segment for segment, plan in plans if plan is None or is_folded(plan, newest)]
 
     async def _delete_checkpoints_before(self, number: int) -> int:
         """One after another, lowest first: whoever finds one of them may conclude that no newer one was deleted."""

@@ -87,7 +87,8 @@ class LogReader:
         """The newest checkpoint; number 0 if there is none.
 
         A listing is not one moment: what was deleted or created while it ran may be missing. Checkpoints go in
-        ascending order, so what was listed and is still there afterwards was the newest when the listing began.
+        ascending order, so what was listed and is still there afterwards was the newest when the listing began; what
+        came since, or is not listed yet, is read by its number.
         Nothing listed proves nothing, for all that was there may have gone meanwhile; so that is asked twice.
         Calls may run at once: each goes by what was known when it began.
         """
@@ -95,14 +96,11 @@ class LogReader:
         after = checkpoint_key(highest - 1) if highest else ""
         while empty_answers < 2:
             numbers = [checkpoint_number(key) for key in await self._store.keys(CHECKPOINTS, after=after)]
-            number = max((number for number in numbers if number is not None), default=0)
-            if number == 0:
-                empty_answers += 1
-                continue
-            key = checkpoint_key(number)
-            if (body := await self._store.get(key)) is not None:
-                self._highest_checkpoint = max(self._highest_checkpoint, number)
-                return Checkpoint.from_json(body, key=key)
+            listed = [number for number in numbers if number is not None]
+            if (found := await self._last_from(max(listed, default=highest or 1))) is not None:
+                self._highest_checkpoint = max(self._highest_checkpoint, found.number)
+                return found
+            empty_answers += not listed
         if highest:
             raise LogCorrupt(
                 "the newest checkpoint has gone",
@@ -110,6 +108,14 @@ class LogReader:
                 key=checkpoint_key(highest),
             )
         return Checkpoint()
+
+    async def _last_from(self, number: int) -> Checkpoint | None:
+        """The checkpoint of this number, or the last of those that follow it without a gap."""
+        found: Checkpoint | None = None
+        while (body := await self._store.get(key := checkpoint_key(number))) is not None:
+            found = Checkpoint.from_json(body, key=key)
+            number += 1
+        return found
 
     async def _walk(
         self, splits: Iterable[Split], checkpoint: Checkpoint, met: dict[str, Outcome] | None = None

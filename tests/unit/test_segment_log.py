@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,48 @@ async def test_of_two_that_are_first_at_once_one_is_refused(bench: Bench) -> Non
 
 def _reads(*topics: str) -> Callable[[Split], bool]:
     return lambda split: split.partition("@")[0] in topics
+
+
+# A store that lists late
+
+
+class LateStore(ScriptedStore):
+    """It can be read what was created, but ``unlisted`` are in no listing yet."""
+
+    unlisted: frozenset[str] = frozenset()
+
+    def _keys(self, prefix: str, after: str) -> Sequence[str]:
+        return [key for key in super()._keys(prefix, after) if key not in self.unlisted]
+
+
+async def _late_log(bench: Bench, *unlisted: str) -> SegmentLog:
+    store = LateStore(objects=bench.objects)
+    store.unlisted = frozenset(unlisted)
+    return SegmentLog(store, "zombie", FIRST, landing_s=1.0)
+
+
+@pytest.mark.parametrize("listed", [0, 1])
+async def test_a_checkpoint_that_is_not_listed_yet_is_seen(bench: Bench, listed: int) -> None:
+    """Else a zombie that claims again what was folded and deleted would write its rows for a second time."""
+    log = await bench.log()
+    for number in range(listed + 1):
+        await land(log, f"s{number}", a=(Cursor(0, f"{number}0"), f"{number + 1}0"))
+        await log.checkpoint()
+    await log.gc()
+    zombie = await _late_log(bench, checkpoint_key(listed + 1))
+    plan = await zombie.plan("z", {"a": Range(Cursor(0, f"{listed}0"), "90")}, config="c", decode_version=1)
+    outcome = await zombie.land(plan, write_never)
+    assert outcome.reason == f"checkpoint {listed + 1} is past one of its claims"
+
+
+async def test_a_plan_that_is_not_listed_yet_is_not_taken_for_deleted(bench: Bench) -> None:
+    log = await bench.log()
+    await land(log, "s0", a=(Cursor(0, FIRST), "10"))
+    await log.checkpoint()
+    await land(log, "s1", a=(Cursor(0, "10"), "20"))
+    folder = await _late_log(bench, "plans/s1.json")
+    assert (await folder.gc()).segments == 1
+    assert (await log.standing("a")).cursor == Cursor(0, "20")
 
 
 # Configurations
