@@ -2,13 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-long check bench format lock clean
 
-demo: $(RUNS)
+demo: $(READY)
 	@$(BIN)/streamsvc demo
 
 test: $(READY)
@@ -30,18 +28,13 @@ format: $(READY)
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
 
-# What runs it, and beside that what tests it.
-$(RUNS): requirements.lock requirements-build.lock pyproject.toml
+$(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12"'
-	@echo "Installing into $(VENV), a minute or so"
+	@echo "Installing into $(VENV): a minute or two, 1.2 GB"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --require-hashes -r requirements.lock -r requirements-build.lock
-	$(PIP) --no-build-isolation --no-deps --editable .
-	@touch $@
-
-$(READY): requirements-dev.lock $(RUNS)
-	$(PIP) --require-hashes -r requirements-dev.lock
-	@touch $@
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $(READY)
 
 # Writes the lock files anew; needs uv.
 lock:
