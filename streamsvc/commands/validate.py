@@ -17,6 +17,9 @@ from streamsvc.stores.probe import probe
 MS_A_SPLIT = 50
 """A segment costs a small put for each split, and two."""
 
+SMALL_OBJECT = 64 * 1024
+"""A number without a unit is bytes, which is not what most people mean by 128."""
+
 NO_FOLDER = "_streamsvc_asks"
 """Of which nothing is in the store: listing it costs one small call."""
 
@@ -34,6 +37,11 @@ def validate(file: Path, *, online: bool) -> int:
             print(
                 f"{file}: warning: pipelines.{name}.{key} is {interval_ms:.0f} ms; "
                 f"a segment over {count} splits may take {count * MS_A_SPLIT} ms to claim them"
+            )
+        if isinstance(pipeline.sink, ObjectSink) and pipeline.buffer.size < SMALL_OBJECT:
+            print(
+                f"{file}: warning: pipelines.{name}.sink.buffer.size is {pipeline.buffer.size:,} bytes: very many,"
+                " very small objects; write for example 128MiB"
             )
         if needs_sample(pipeline.decode) and not online:
             print(f"{file}: note: pipelines.{name} infers its columns, so its SQL is checked when they are known")

@@ -13,6 +13,7 @@ import pytest
 
 from streamsvc.cli import main
 from streamsvc.commands.housekeeping import effect
+from streamsvc.commands.validate import validate
 from streamsvc.core.kinesis_positions import END, position_after
 from streamsvc.core.offsets import position_of
 
@@ -195,3 +196,9 @@ def test_an_interrupt_while_modules_are_loaded(tmp_path: Path) -> None:
 )
 def test_a_seek_says_what_it_does_to_the_lake(now: str, then: str, says: str) -> None:
     assert says in effect(now, then)
+
+
+def test_a_size_that_lacks_its_unit_is_noticed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(file.read_text().replace('/lake"}', '/lake", buffer: {size: 128}}'))
+    assert validate(file, online=False) == 0
+    assert "warning: pipelines.access.sink.buffer.size is 128 bytes" in capsys.readouterr().out
