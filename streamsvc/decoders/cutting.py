@@ -27,15 +27,11 @@ def cut(texts: pa.Array, delimiter: str, width: int, *, without: str = "") -> tu
     if texts.null_count or pc.min(pc.binary_length(texts)).as_py() == 0:
         fit = pc.not_equal(texts, "").fill_null(False)
         texts = texts.filter(fit)
-    for mark in f"\r{without}":
+    for mark in f"\r\n{without}":
         if holds(texts, mark):
             clean = pc.invert(pc.match_substring_regex(texts, re.escape(mark)))
             fit, texts = within(fit, clean), texts.filter(clean)
     columns, misfits = _read(joined(texts), delimiter, width)
-    if len(columns[0]) + len(misfits) != len(texts):
-        clean = pc.invert(pc.match_substring_regex(texts, "\n"))
-        fit, texts = within(fit, clean), texts.filter(clean)
-        columns, misfits = _read(joined(texts), delimiter, width)
     return columns, within(fit, pc.invert(marked(len(texts), misfits))) if misfits else fit
 
 

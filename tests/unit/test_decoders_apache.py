@@ -163,6 +163,15 @@ def test_users(user: bytes, meant: str) -> None:
     assert row(LINE.replace(b"frank", user))["authuser"] == meant
 
 
+@pytest.mark.parametrize("field", [b"GET /a HTTP/1.1\n", b"\nGET /a HTTP/1.1", b"GET /a\n HTTP/1.1"])
+def test_a_line_break_in_a_request_is_read_alike_anywhere_in_a_batch(field: bytes) -> None:
+    line = b'[10/Oct/2000:13:55:36 -0700] 1.1.1.1 "' + field + b'"'
+    decoder = apache_decoder('%t %h "%r"')
+    (alone,), _ = decode(decoder, line)
+    assert alone["request"] == field.decode()
+    assert decode(decoder, line, line.replace(field, b"-"), line)[0][::2] == [alone, alone | {"_row": 2}]
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r", b"\n\n"])
 def test_a_line_break_at_the_end_is_no_matter(end: bytes) -> None:
     assert row(LINE + end) == row(LINE)
