@@ -3,6 +3,7 @@ oracle that counts every row among the data objects, whatever the log says of th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,20 +35,52 @@ class Violation(AssertionError):
     """Rows were lost or doubled, or nothing goes on any more."""
 
 
-class World:
+class Setting(ABC):
+    """A scheduler, the objects of a log, and who looks after it."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.objects = Remembering()
+        self._names = 0
+
+    @abstractmethod
+    def log(self, actor: Actor) -> SegmentLog: ...
+
+    def name(self) -> str:
+        self._names += 1
+        return f"{self._names:06d}"
+
+    def folder(self) -> Actor:
+        """Folds and deletes, rests, and does it again."""
+
+        async def run(actor: Actor) -> None:
+            log = self.log(actor)
+            while True:
+                await log.checkpoint()
+                await log.gc()
+                await actor.sleep(1.0)
+
+        return self.scheduler.start(f"folder {self.name()}", run)
+
+    def undecided(self, dice: Random) -> Plan | None:
+        """A segment that has no outcome."""
+        planned = [key for key in self.objects if key.startswith("plans/")]
+        undecided = [key for key in planned if key.replace("plans/", "outcomes/") not in self.objects]
+        return Plan.from_json(self.objects[dice.choice(undecided)]) if undecided else None
+
+
+class World(Setting):
     """What the actors of one schedule share. ``make_log`` is the class of the log under test.
 
     Objects under ``hints/`` are what the source was told: they lag behind, and are nothing to go by.
     """
 
     def __init__(self, scheduler: Scheduler, make_log: type[SegmentLog], splits: list[Split], length: int) -> None:
-        self.scheduler = scheduler
+        super().__init__(scheduler)
         self.make_log = make_log
-        self.objects = Remembering()
         self.splits = splits
         self.length = length
         self.ends = dict.fromkeys(splits, 0)
-        self.names = 0
 
     @classmethod
     @contextmanager
@@ -66,10 +99,6 @@ class World:
         split = self.scheduler.random.choice(self.splits)
         if split in self.ends:
             self.ends[split] = min(self.length, self.ends[split] + 1)
-
-    def name(self) -> str:
-        self.names += 1
-        return f"{self.names:06d}"
 
     def log(self, actor: Actor) -> SegmentLog:
         store = ScriptedStore(actor.script, self.objects)
@@ -144,18 +173,6 @@ class World:
             if dice.random() < 0.7:
                 self.objects[f"hints/{split}"] = cursors[split].position.encode()
 
-    def folder(self) -> Actor:
-        """Folds and deletes, rests, and does it again."""
-
-        async def run(actor: Actor) -> None:
-            log = self.log(actor)
-            while True:
-                await log.checkpoint()
-                await log.gc()
-                await actor.sleep(1.0)
-
-        return self.scheduler.start(f"folder {self.name()}", run)
-
     def seeker(self, dice: Random) -> Actor:
         """Moves some splits to anywhere."""
         splits = dice.sample(self.splits, dice.randint(1, len(self.splits)))
@@ -179,7 +196,7 @@ class World:
             log = self.log(actor)
             while True:
                 await actor.sleep(1.0)
-                plan = self._undecided(dice)
+                plan = self.undecided(dice)
                 if plan is not None and (lost := _some_loss(plan, dice)):
                     await log.give_up(plan, lost, self.finisher(actor))
                     return
@@ -202,11 +219,6 @@ class World:
                     return
 
         return self.scheduler.start(f"replayer {self.name()}", run)
-
-    def _undecided(self, dice: Random) -> Plan | None:
-        planned = [key for key in self.objects if key.startswith("plans/")]
-        undecided = [key for key in planned if key.replace("plans/", "outcomes/") not in self.objects]
-        return Plan.from_json(self.objects[dice.choice(undecided)]) if undecided else None
 
     # The end
 

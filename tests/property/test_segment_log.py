@@ -169,13 +169,6 @@ class LossReadFirst(SegmentLog):
         return await self._end(commit(plan, await self._store.until_known(write), loss, self._worker))
 
 
-class SeekAnyway(SegmentLog):
-    """A seek goes behind its fences whatever has become of the segments that were landing before them."""
-
-    async def _lead_on(self, fences: Sequence[Plan], finish: Finish) -> bool:
-        return True
-
-
 RULES: list[type[SegmentLog]] = [
     NoReadBack,
     NoLook,
@@ -187,7 +180,6 @@ RULES: list[type[SegmentLog]] = [
     NoStart,
     AbortHeld,
     TrustListings,
-    SeekAnyway,
 ]
 
 

@@ -26,8 +26,8 @@ from streamsvc.records import ObjectInfo, Partials, Position, Split, Window
 from streamsvc.runtime.closing import Closer
 from streamsvc.runtime.windowing import Place, take_over
 from streamsvc.testing.scripted_store import ScriptedStore
-from tests.property.log_world import FIRST, Violation, at
-from tests.property.schedule import Actor, Remembering, Scheduler
+from tests.property.log_world import FIRST, Setting, Violation, at
+from tests.property.schedule import Actor, Scheduler
 
 Pair: TypeAlias = tuple[Split, int, int]
 """A split, the number of a row in it, and the start of one of the row's windows."""
@@ -129,29 +129,23 @@ class Streams:
         ]
 
 
-class WindowWorld:
+class WindowWorld(Setting):
     """What the actors of one schedule share."""
 
     def __init__(self, scheduler: Scheduler, rules: Rules) -> None:
+        super().__init__(scheduler)
         dice = scheduler.random
-        self.scheduler = scheduler
         self.rules = rules
-        self.objects = Remembering()
         self.lateness = dice.choice([0, 3, 10])
         self.disorder = dice.choice([0, 2, 5])
         self.windows = FixedWindows(SIZE, dice.choice([SIZE, SIZE, SIZE // 2]), dice.choice([0, 0, 3]))
         self.streams = Streams(dice, self.disorder)
-        self.names = 0
 
     @classmethod
     @contextmanager
     def drawn(cls, seed: int, rules: Rules) -> Iterator[WindowWorld]:
         with Scheduler(seed, faults=0.04, late=0.06) as scheduler:
             yield cls(scheduler, rules)
-
-    def name(self) -> str:
-        self.names += 1
-        return f"{self.names:06d}"
 
     def log(self, actor: Actor) -> WindowLog:
         return self.rules.make_log(
@@ -350,16 +344,6 @@ class WindowWorld:
 
         return self.scheduler.start(f"bystander {self.name()}", run)
 
-    def folder(self) -> Actor:
-        async def run(actor: Actor) -> None:
-            log = self.log(actor)
-            while True:
-                await log.checkpoint()
-                await log.gc()
-                await actor.sleep(1.0)
-
-        return self.scheduler.start(f"folder {self.name()}", run)
-
     def ender(self, dice: Random) -> Actor:
         """Says of a split that it is gone, though it may be read just now."""
 
@@ -379,11 +363,9 @@ class WindowWorld:
             log = self.log(actor)
             while True:
                 await actor.sleep(1.0)
-                planned = [key for key in self.objects if key.startswith("plans/")]
-                undecided = [key for key in planned if key.replace("plans/", "outcomes/") not in self.objects]
-                if not undecided:
+                plan = self.undecided(dice)
+                if plan is None:
                     continue
-                plan = Plan.from_json(self.objects[dice.choice(undecided)])
                 lost = {
                     split: (wanted.cursor.position, wanted.to)
                     for split, wanted in plan.ranges.items()

@@ -15,7 +15,7 @@ from streamsvc.core.segments import Checkpoint, Outcome, Plan, Range
 from streamsvc.errors import Fenced, ForeignState, LogCorrupt, PositionLost, StoreRefused, StoreUnavailable
 from streamsvc.log.folder import GcReport
 from streamsvc.log.reader import LogReader
-from streamsvc.log.segment_log import SegmentLog, new_segment_name
+from streamsvc.log.segment_log import Finish, SegmentLog, new_segment_name
 from streamsvc.records import ObjectInfo, Position, Split
 from streamsvc.stores.local import LocalStore
 from streamsvc.testing.scripted_store import Operation, ScriptedStore, at_once
@@ -496,6 +496,31 @@ async def test_a_seek_over_an_unfinished_segment_needs_somebody_to_finish_it(ben
         await operator.seek({"a": "03"}, "why")
     assert caught.value.where["segment"] == "theirs"
     assert (await operator.seek({"a": "03"}, "why", bench.finish)).next == {"a": Cursor(1, "03")}
+
+
+class SeekAnyway(SegmentLog):
+    """A seek goes behind its fences whatever has become of the segments that were landing before them."""
+
+    async def _lead_on(self, fences: Sequence[Plan], finish: Finish) -> bool:
+        await super()._lead_on(fences, finish)
+        return True
+
+
+@pytest.mark.parametrize(("make_log", "moved"), [(SegmentLog, Cursor(1, "03")), (SeekAnyway, Cursor(0, "00", 1))])
+async def test_a_seek_comes_to_a_split_whose_landing_segment_is_aborted(
+    bench: Bench, make_log: type[SegmentLog], moved: Cursor
+) -> None:
+    """It has lost its other claim, so the split never comes by the fence that was made behind it."""
+    landed = await land(await bench.log(), "other", b=(Cursor(0, "00"), "05"))
+    assert landed.committed
+    ranges = {split: Range(Cursor(0, "00"), "10") for split in "ab"}
+    half = Plan("half", ranges, "c", 1, "crashed")
+    bench.objects["plans/half.json"] = half.to_json()
+    bench.objects[claim_key("a", Cursor(0, "00"))] = b'{"format":1,"segment":"half"}'
+    operator = make_log(ScriptedStore(objects=bench.objects), "operator", FIRST, landing_s=0.0)
+    assert (await operator.seek({"a": "03"}, "why", bench.finish)).committed
+    assert (await (await bench.log("w3")).standing("a")).cursor == moved
+    assert not bench.finished
 
 
 async def test_an_unfinished_seek_is_finished_without_reading(bench: Bench) -> None:
