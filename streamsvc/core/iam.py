@@ -84,8 +84,8 @@ def write_stream(stream_arn: str) -> list[Statement]:
 
 
 def fan_out(stream_arn: str, consumer: str) -> list[Statement]:
-    """A consumer's ARN ends with the time of its creation. AWS does not say whether one that is asked for by its name has
-    that for IAM: its own example allows ``consumer/*``, which is either."""
+    """A consumer's ARN ends with the time of its creation. AWS does not say whether one that is asked for by its name
+    has that for IAM: its own example allows ``consumer/*``, which is either."""
     named = f"{stream_arn}/consumer/{consumer}"
     return [
         *_allow("RegisterConsumers", "kinesis", ["RegisterStreamConsumer"], stream_arn),
