@@ -21,6 +21,7 @@ from streamsvc.app import WorkerSpec, check_installed, load, new_worker, worker_
 from streamsvc.config import Service
 from streamsvc.errors import ConfigError, Fatal, StreamsvcError
 from streamsvc.ops import logs
+from streamsvc.ops.ending import end_at_once
 from streamsvc.ops.http import serving
 from streamsvc.runtime.health import SupervisorHealth, WorkerHealth
 from streamsvc.runtime.observer import Summary
@@ -43,7 +44,7 @@ def run(
     fail_on_rejects: bool,
     summary: Path | None,
 ) -> int:
-    """Answers the exit code. Raises ``ConfigError``, and what is ``Fatal``."""
+    """Answers the exit code. Raises ``ConfigError``; what is ``Fatal`` too, on a terminal, and else logs it."""
     service = load(file)
     check_installed(service, pipeline)
     _check_writable(summary)
@@ -122,7 +123,8 @@ def _child(spec: WorkerSpec, slot: int, reports: Connection) -> None:
     finally:
         if code == CRASHED:
             log.error("crashed", exc_info=sys.exc_info())
-        sys.exit(code)
+        if code:
+            end_at_once(code)
 
 
 async def _work(spec: WorkerSpec, reports: Connection) -> None:

@@ -58,7 +58,7 @@ class Slot:
 
 
 WorkerMain = Callable[[int, Connection], None]
-"""Runs in the child: slot number, and where to send ``Report``. Must be picklable. Ends by ``sys.exit``."""
+"""Runs in the child: slot number, and where to send ``Report``. Must be picklable. Its exit code says how it ended."""
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import cache
 from itertools import chain, groupby
@@ -89,7 +89,7 @@ def batch_of(spans: Sequence[Span], records: Records) -> Batch:
     Keys, headers and times are made from the messages when asked for: the batch keeps them until it goes. What headers
     hold is reckoned from every sixteenth record: to look at all of them costs as much as reading them.
     """
-    sampled = {row: _headers_of(records[row]) for row in range(0, len(records), HEADERS_SAMPLE)}
+    sampled = _headers_of(records[::HEADERS_SAMPLE])
     values = pa.array(list(map(Message.value, records)), pa.binary())
     keys = list(map(Message.key, records))
     return Batch(
@@ -103,7 +103,7 @@ def batch_of(spans: Sequence[Span], records: Records) -> Batch:
         nbytes=2 * values.nbytes
         + sum(map(len, filter(None, keys)))
         + _MESSAGE_BYTES * len(records)
-        + HEADERS_SAMPLE * sum(_header_bytes(headers) for headers in sampled.values() if headers),
+        + HEADERS_SAMPLE * sum(map(_header_bytes, filter(None, sampled))),
     )
 
 
@@ -140,21 +140,31 @@ def _of_the_calendar(times: pa.Array) -> pa.Array:
     return pc.if_else(fits, times, pa.scalar(None, pa.int64()))
 
 
-def _headers_of(record: Message[bytes, bytes]) -> Headers:
-    """To be called once for a message: where a header's name is not UTF-8, confluent-kafka raises SystemError, and
-    hands out a tuple with a hole when asked again. Such a record's headers are lost; what is kept says so."""
-    try:
-        return cast("Headers", record.headers())
-    except SystemError:
-        return [("(a header name was not UTF-8)", None)]
+def _headers_of(records: Records) -> list[Headers]:
+    """To be called once for a message: where a header's name is not UTF-8, confluent-kafka answers with an exception
+    set, and hands out a tuple with a hole when asked again. Such a record's headers are lost; what is kept says so.
+
+    ``map`` makes a SystemError of that; a call in a loop that Python has specialised (3.11, a method without arguments)
+    looks at nothing, and the exception would come up anywhere."""
+    found: list[Headers] = []
+    asked = map(Message.headers, records)
+    while len(found) < len(records):
+        try:
+            found.extend(cast("Iterator[Headers]", asked))
+        except SystemError:
+            found.append([("(a header name was not UTF-8)", None)])
+    return found
 
 
 def _header_bytes(headers: Sequence[tuple[str, bytes | None]]) -> int:
     return sum(_HEADER_BYTES + len(name) + len(value or b"") for name, value in headers)
 
 
-def _headers(records: Records, known: Mapping[int, Headers]) -> pa.Array:
-    headers = [known[row] if row in known else _headers_of(record) for row, record in enumerate(records)]
+def _headers(records: Records, sampled: Sequence[Headers]) -> pa.Array:
+    headers: list[Headers] = [None] * len(records)
+    headers[::HEADERS_SAMPLE] = sampled
+    for first in range(1, HEADERS_SAMPLE):
+        headers[first::HEADERS_SAMPLE] = _headers_of(records[first::HEADERS_SAMPLE])
     return pa.array(headers, METADATA["_headers"])
 
 
