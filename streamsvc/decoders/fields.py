@@ -53,14 +53,12 @@ def typed(field: Field, texts: list[pa.Array]) -> tuple[list[pa.Array], dict[int
         request = _dash_is_null(text)
         return [request, *_request_parts(request)], {}
     if field.kind in _BITS:
-        return _read(text, lambda present: _integers(present, field.kind), field, NUMBER)
+        return _read(texts, lambda present: _integers(present, field.kind), field, NUMBER)
     if field.kind == "clf":
-        times = timestamps.from_clf(texts[0], texts[1])
-        whole = pc.binary_join_element_wise(texts[0], texts[1], " ") if times.null_count > text.null_count else text
-        return _read(whole, lambda _: times, field, TIMESTAMP)
+        return _read(texts, lambda clocks: timestamps.from_clf(clocks, texts[1]), field, TIMESTAMP)
     if field.kind == "strftime":
-        return _read(text, lambda present: timestamps.from_strftime(present, field.time_format), field, TIMESTAMP)
-    return _read(text, lambda present: _epochs(present, field.kind), field, TIMESTAMP)
+        return _read(texts, lambda present: timestamps.from_strftime(present, field.time_format), field, TIMESTAMP)
+    return _read(texts, lambda present: _epochs(present, field.kind), field, TIMESTAMP)
 
 
 def _type_of(field: Field) -> pa.DataType:
@@ -70,19 +68,28 @@ def _type_of(field: Field) -> pa.DataType:
 
 
 def _dash_is_null(text: pa.Array) -> pa.Array:
-    return pc.if_else(pc.equal(text, "-"), None, text)
+    """Without a copy of the bytes: a null may stand on any."""
+    dashes = pc.equal(text, "-")
+    if not pc.any(dashes).as_py():
+        return text
+    _, offsets, data = text.buffers()
+    if text.offset or offsets is None:
+        return pc.if_else(dashes, None, text)
+    present = pc.invert(dashes).fill_null(False).buffers()[1]
+    return pa.StringArray.from_buffers(len(text), offsets, data, present)
 
 
 def _read(
-    text: pa.Array, read: Callable[[pa.Array], pa.Array], field: Field, reason: str
+    texts: list[pa.Array], read: Callable[[pa.Array], pa.Array], field: Field, reason: str
 ) -> tuple[list[pa.Array], dict[int, Fault]]:
-    """A column, and a fault where there is a text but no value."""
-    present = _dash_is_null(text)
+    """A column from the first of the texts, and a fault where there is a text but no value."""
+    present = _dash_is_null(texts[0])
     column = read(present)
     if column.null_count == present.null_count:
         return [column], {}
     wrong = pc.indices_nonzero(pc.and_(column.is_null(), present.is_valid()))
-    found = zip(wrong.to_pylist(), present.take(wrong).to_pylist(), strict=True)
+    said = pc.binary_join_element_wise(*(text.take(wrong) for text in texts), " ")
+    found = zip(wrong.to_pylist(), said.to_pylist(), strict=True)
     expected = "a time" if reason == TIMESTAMP else f"an {field.kind}"
     return [column], {
         row: Fault(reason, f"column {field.name} ({field.directive}): {excerpt(value)} is not {expected}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,7 +15,7 @@ from streamsvc.decoders.cutting import cut, holds, within
 from streamsvc.decoders.fields import is_text, parts_of
 from streamsvc.decoders.line_pattern import LinePattern
 from streamsvc.decoders.logformat import Element, Field
-from streamsvc.decoders.sifting import leave_out
+from streamsvc.decoders.sifting import bytes_of, leave_out, marked, rows_of
 
 _BACKSLASH, _QUOTE = "\x01", "\x02"
 
@@ -52,7 +53,8 @@ class LineLayout:
         parts, regular = self._cut(lines)
         if escaped is not None:
             escaped = escaped if regular is None else escaped.filter(regular)
-            parts = [_show_escapes(part, escaped, free) for part, free in zip(parts, self.free_text, strict=True)]
+            rows = pc.indices_nonzero(escaped)
+            parts = [_show_escapes(part, escaped, rows, free) for part, free in zip(parts, self.free_text, strict=True)]
         return parts, regular
 
     def _cut(self, lines: pa.Array) -> tuple[list[pa.Array], pa.Array | None]:
@@ -86,19 +88,25 @@ def _hide_escapes(lines: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     r"""Control characters in place of ``\\`` and ``\"``. The mask says which lines have escapes, ``None`` that none
     has. Empty in place of a line of which this cannot be said: it has such control characters, or escapes that httpd
     does not write."""
-    if not holds(lines, "\\"):
+    data, bounds = bytes_of(lines)
+    places = np.flatnonzero(np.frombuffer(memoryview(data), np.uint8) == ord("\\"))
+    if not len(places):
         return lines, None
-    escaped = pc.match_substring_regex(lines, r"\\")
-    odd = lines.filter(escaped)
-    odd = pc.if_else(pc.match_substring_regex(odd, f"[{_BACKSLASH}{_QUOTE}]"), "", odd)
+    rows = rows_of(places, bounds)
+    odd = lines.take(pa.array(rows))
+    for mark in (_BACKSLASH, _QUOTE):
+        if holds(odd, mark):
+            odd = pc.if_else(pc.match_substring(odd, mark), "", odd)
     odd = pc.replace_substring(pc.replace_substring(odd, r"\\", _BACKSLASH), r"\"", _QUOTE)
-    odd = pc.if_else(pc.match_substring_regex(odd, r"\\([^bnrtvx]|$)"), "", odd)
+    if holds(odd, "\\"):
+        odd = pc.if_else(pc.match_substring_regex(odd, r"\\([^bnrtvx]|$)"), "", odd)
+    escaped = marked(len(lines), rows)
     return pc.replace_with_mask(lines, escaped, odd), escaped
 
 
-def _show_escapes(text: pa.Array, escaped: pa.Array, free_text: bool) -> pa.Array:
-    """Resolved in free text, else as they were."""
-    odd = text.filter(escaped)
+def _show_escapes(text: pa.Array, escaped: pa.Array, rows: pa.Array, free_text: bool) -> pa.Array:
+    """Resolved in free text, else as they were. ``rows``: where ``escaped`` is true."""
+    odd = text.take(rows)
     if not holds(odd, _BACKSLASH) and not holds(odd, _QUOTE):
         return text
     odd = pc.replace_substring(odd, _BACKSLASH, "\\" if free_text else r"\\")

@@ -76,7 +76,7 @@ def screen(values: pa.Array) -> tuple[pa.Array, Records]:
     except pa.ArrowInvalid:
         faults = _encoding_faults(values)
     (texts,) = leave_out([values], sorted(faults))
-    return texts.cast(pa.string()), records.without(faults)
+    return texts.view(pa.string()), records.without(faults)
 
 
 def screen_lines(values: pa.Array) -> tuple[pa.Array, Records]:
@@ -144,7 +144,7 @@ def with_row(schema: pa.Schema) -> pa.Schema:
 
 def row_numbers(count: int) -> pa.Array:
     """int32, 0 to ``count - 1``."""
-    return pa.arange(0, count).cast(pa.int32())
+    return pa.array(np.arange(count, dtype=np.int32))
 
 
 def leave_out(columns: Sequence[pa.Array], rows: Sequence[int]) -> list[pa.Array]:
@@ -160,9 +160,11 @@ def leave_out(columns: Sequence[pa.Array], rows: Sequence[int]) -> list[pa.Array
     return [pa.concat_arrays([column.slice(start, length) for start, length in runs]) for column in columns]
 
 
-def marked(count: int, indices: Sequence[int]) -> pa.Array:
+def marked(count: int, indices: Sequence[int] | npt.NDArray[np.int64]) -> pa.Array:
     """bool, true at ``indices``."""
-    return pc.is_in(row_numbers(count), value_set=pa.array(indices, pa.int32()))
+    mask = np.zeros(count, np.bool_)
+    mask[np.asarray(indices, np.int64)] = True
+    return pa.array(mask)
 
 
 def bytes_of(texts: pa.Array) -> tuple[pa.Buffer, npt.NDArray[np.int32]]:
@@ -175,6 +177,12 @@ def bytes_of(texts: pa.Array) -> tuple[pa.Buffer, npt.NDArray[np.int32]]:
     return data.slice(int(bounds[0]), int(bounds[-1] - bounds[0])), bounds
 
 
+def rows_of(places: npt.NDArray[np.int64], bounds: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Which texts hold these bytes, once each. ``places`` in ``bytes_of``, rising; ``bounds`` as it answers them."""
+    rows = np.searchsorted(bounds[1:] - bounds[0], places, side="right")
+    return rows[np.diff(rows, prepend=-1) > 0]
+
+
 def excerpt(text: str | bytes) -> str:
     """The beginning of a text or of bytes, quoted, for an error."""
     cut = text[:_EXCERPT_CHARACTERS]
@@ -185,8 +193,7 @@ def excerpt(text: str | bytes) -> str:
 def _encoding_faults(values: pa.Array) -> dict[int, Fault]:
     """values: binary, no nulls. Only those are decoded that have a byte beyond ASCII, which few have."""
     data, bounds = bytes_of(values)
-    beyond = np.flatnonzero(np.frombuffer(memoryview(data), np.int8) < 0)
-    rows = np.unique(np.searchsorted(bounds[1:] - bounds[0], beyond, side="right")).tolist()
+    rows = rows_of(np.flatnonzero(np.frombuffer(memoryview(data), np.int8) < 0), bounds).tolist()
     found = zip(rows, map(_encoding_fault, values.take(pa.array(rows, pa.int64())).to_pylist()), strict=True)
     return {row: fault for row, fault in found if fault is not None}
 

@@ -639,8 +639,8 @@ class StringArray(Array):
     @staticmethod
     def from_buffers(  # type: ignore[override]  # pyarrow narrows it
         length: int,
-        value_offsets: Buffer,
-        data: Buffer,
+        value_offsets: Buffer | None,
+        data: Buffer | None,
         null_bitmap: Buffer | None = None,
         null_count: int = -1,
         offset: int = 0,
