@@ -23,8 +23,10 @@ from streamsvc.core.shards import ShardId, ShardInfo, ancestors
 @dataclass(frozen=True, slots=True)
 class LeasePolicy:
     """failover_s:   a lease whose counter stands still for so long, by the watch of who looks, is taken
-    handover_s:      how long an owner that was asked for a lease may take to land what it has read of it
-    max_leases:      a worker holds no more than so many; ``None``: its fair share, however large
+    handover_s:      how long an owner that was asked for a lease may take to land what it has read of it; at least
+                     ``failover_s``, of which noticing takes a part
+    max_leases:      a worker holds no more than so many, whatever an earlier life of it held; ``None``: its fair share,
+                     however large
     initial:         what new rows of shards without parents say, for a KCL that might follow before we checkpoint:
                      ``TRIM_HORIZON``, ``LATEST`` or ``AT_TIMESTAMP``
     """
@@ -127,7 +129,9 @@ def decide(
     """
     view = _View(worker, watch, now_s, policy)
     known = sorted(leases, key=lambda lease: lease.shard)
-    take = [lease for lease in known if view.is_due(lease, held)]
+    holds = len([lease for lease in known if lease.shard in held])
+    due = [lease for lease in known if view.is_due(lease, held)]
+    take = due[: max(0, view.most - holds)]
     loads = view.loads(known, take)
     share = -(-len(known) // len(loads))
     for lease in sorted(known, key=lambda lease: _rank(worker, lease.shard)):
@@ -135,8 +139,8 @@ def decide(
         if view.may_take(lease) and lease not in take and loads[worker] < min(most, view.most):
             loads[worker] += 1
             take.append(lease)
-    unread = [lease for lease in known if view.may_take(lease) and not view.is_left_to_others(lease)]
-    return Decision(tuple(take), tuple(view.asks(known, loads)), len([lease for lease in unread if lease not in take]))
+    unread = [lease for lease in known if lease not in take and view.is_unread(lease, held)]
+    return Decision(tuple(take), tuple(view.asks(known, loads)), len(unread))
 
 
 def _rank(worker: str, shard: ShardId) -> bytes:
@@ -178,6 +182,12 @@ class _View:
 
     def may_take(self, lease: Lease) -> bool:
         return self.is_free(lease) and (lease.wanted_by is None or not self.is_left_to_others(lease))
+
+    def is_unread(self, lease: Lease, held: Set[ShardId]) -> bool:
+        """Nobody reads it, and nobody is about to."""
+        if lease.owner == self.worker:
+            return lease.shard not in held
+        return self.may_take(lease) and not self.is_left_to_others(lease)
 
     def holder(self, lease: Lease) -> str | None:
         """Who has it, or will have it when what is under way is done."""

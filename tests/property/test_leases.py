@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamsvc.core.kinesis_positions import TRIM_HORIZON, KclCheckpoint
-from streamsvc.core.leases import Lease, LeasePolicy, Watch, asked_for, decide
+from streamsvc.core.leases import Decision, Lease, LeasePolicy, Watch, asked_for, decide
 
 SETTLED_S = 200.0
 POLICY = LeasePolicy(failover_s=10.0, handover_s=25.0)
@@ -242,6 +242,22 @@ def test_a_worker_that_starts_again_has_its_leases_at_once() -> None:
     world.start("a")
     world.run(2 * POLICY.scan_s)
     assert world.alive["a"].held == set(world.table.rows)
+
+
+def test_a_worker_that_starts_again_and_may_have_fewer_leaves_the_others() -> None:
+    world = World(1, 4)
+    world.start("a")
+    world.run(20.0)
+    world.start("a", max_leases=1)
+    world.run(SETTLED_S)
+    assert len(world.alive["a"].held) == 1
+    leases = list(world.table.rows.values())
+    watch = Watch()
+    watch.look(leases, 0.0)
+    assert decide("a", world.alive["a"].held, leases, watch, 0.0, replace(POLICY, max_leases=1)) == Decision(unread=3)
+    world.start("b")
+    world.run(SETTLED_S)
+    assert world.loads() == {"a": 1, "b": 3}
 
 
 def test_a_stopped_kcl_leaves_its_name_on_every_row_and_is_waited_for() -> None:
