@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -122,10 +123,11 @@ def _text(file: Path) -> str:
         raise ConfigError([f"{file}:1:1: cannot be read: {error.strerror}{hint}"]) from None
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError([f"{file}:1:1: larger than {MAX_FILE_BYTES >> 20} MiB: not a configuration"])
+    raw = raw.removeprefix(BOM_UTF8)
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode()
     except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8-sig")
+        before = raw[: error.start].decode()
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         raise ConfigError([f"{file}:{line}:{column}: not UTF-8 from here on; save the file as UTF-8"]) from None
 

@@ -66,13 +66,16 @@ def _secret(value: object) -> object:
 
 
 def _brokers(value: str) -> str:
-    """As librdkafka reads them."""
-    for broker in value.split(","):
+    """As librdkafka reads them: it passes over what is empty between commas."""
+    brokers = [broker for broker in value.split(",") if broker.strip()]
+    if not brokers:
+        raise ValueError("must be host:port, several with commas between them")
+    for broker in brokers:
         if broker.strip().startswith("$"):
             raise ValueError("an environment variable is written ${NAME}, with braces")
         if not _BROKER.fullmatch(broker.strip()):
             raise ValueError("must be host:port, several with commas between them")
-    return value
+    return ",".join(brokers)
 
 
 def _digits(value: object) -> object:

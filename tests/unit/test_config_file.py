@@ -185,6 +185,7 @@ pipelines:
         ("a: {b: strftime(t, '%Y')}\n", "1:24: inside { } a text with a comma, or with a quote in it, needs quotes"),
         ("a:\n  - b\n c: d\n", "3:2: indented neither like the lines above nor below them"),
         ("a: \x07\n", "1:4: a character that no YAML may hold: 0x7"),
+        (b"\xef\xbb\xbf\xc3\xa9\xc3\xa9\xff", "1:3: not UTF-8 from here on; save the file as UTF-8"),
         (b"a: 1\nb: \xff\n", "2:4: not UTF-8 from here on; save the file as UTF-8"),
         ("service: x\n".encode("utf-16"), "1:1: not UTF-8 from here on; save the file as UTF-8"),
         ("[" * 5_000, "1:1: nested too deeply"),
@@ -407,6 +408,18 @@ def test_no_secret_is_in_a_message(folder: Folder) -> None:
             "6:7: pipelines.access.source.kinesis: `start: committed` reads the lease table",
         ),
         (
+            with_kinesis("{stream: a, leases: none, max_leases: 1}"),
+            "6:7: pipelines.access.source.kinesis: without leases the one worker reads every shard",
+        ),
+        (
+            with_kinesis("{stream: a, leases: none, handover: 60s}"),
+            "6:7: pipelines.access.source.kinesis: without leases the one worker reads every shard",
+        ),
+        (
+            with_kinesis("{stream: a, failover: 60s, handover: 10s}"),
+            "6:7: pipelines.access.source.kinesis: `handover` (10s) is shorter than `failover` (60s)",
+        ),
+        (
             with_kinesis("{stream: a}\n      kafka: {brokers: b, topics: [t]}"),
             "5:5: pipelines.access.source: name exactly one source: kafka or kinesis",
         ),
@@ -545,13 +558,19 @@ def test_brokers_as_librdkafka_reads_them(folder: Folder, brokers: str) -> None:
     assert kafka_of(service).brokers == brokers
 
 
+@pytest.mark.parametrize("brokers", ["b:1,", ",b:1", "b:1, ", ",,b:1, ,"])
+def test_what_is_empty_between_brokers_is_passed_over(folder: Folder, brokers: str) -> None:
+    service = folder.load(GOOD.replace("brokers: 127.0.0.1:9092", f"brokers: '{brokers}'")).service
+    assert kafka_of(service).brokers == "b:1"
+
+
 @pytest.mark.parametrize(
     ("brokers", "problem"),
     [
         ("$KAFKA_BROKERS", "an environment variable is written ${NAME}, with braces"),
         ("a b", "must be host:port, several with commas between them"),
         ("b:9092;c:9092", "must be host:port, several with commas between them"),
-        ("b:9092,", "must be host:port, several with commas between them"),
+        (" , ,", "must be host:port, several with commas between them"),
     ],
 )
 def test_brokers_that_are_none(folder: Folder, brokers: str, problem: str) -> None:
