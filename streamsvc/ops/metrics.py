@@ -144,7 +144,8 @@ class Metrics:
         self.watermark_behind_seconds = self._gauge(
             "watermark_behind_seconds",
             "seconds",
-            "How far it is behind the clock; below 0 where a producer's clock is ahead, and others are late.",
+            "How far it is behind the clock; below 0 where a producer's clock is ahead, and others are late, or for a"
+            " while where `close_idle_after` has closed the last windows.",
             "pipeline",
         )
         self.split_watermark_seconds = self._gauge(
@@ -274,7 +275,8 @@ class Metrics:
         self.retries = self._counter(
             "retries_total",
             "calls",
-            "Calls to a part (`source`, `state`, `sink`, `results`) that failed and are tried again.",
+            "Calls to a part (`source`, `state`, `sink`, `rejects`, `late`, `results`, `windows`) that failed and"
+            " are tried again.",
             "pipeline",
             "part",
         )

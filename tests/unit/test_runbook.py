@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -11,7 +12,8 @@ from ruamel.yaml import YAML
 
 from streamsvc.ops.metrics import Definition, Metrics
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
 RUNBOOK = (DEPLOY / "runbook.md").read_text()
 RULES = [rule for group in YAML(typ="safe").load(DEPLOY / "alerts.yaml")["groups"] for rule in group["rules"]]
 BOARD = json.loads((DEPLOY / "dashboard.json").read_text())
@@ -51,3 +53,36 @@ def test_every_alert_has_its_place_in_the_runbook() -> None:
     assert RULES
     for rule in RULES:
         assert re.search(rf"(?m)^## {rule['alert']}$|\*\*{rule['alert']}\*\*", RUNBOOK), rule["alert"]
+
+
+def parts_in_the_code() -> set[str]:
+    """First arguments of the observer's calls, second ones of stores."""
+    place = {"part_failed": 0, "retrying": 0, "stores": 1, "new_stores": 1}
+    found = set()
+    for path in (ROOT / "streamsvc").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.func if isinstance(node.func, ast.Call) else node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            given = node.args[place[name] :][:1] if name in place else []
+            found |= {at.value for at in given if isinstance(at, ast.Constant) and isinstance(at.value, str)}
+    return found
+
+
+def test_every_part_that_may_fail_is_named() -> None:
+    parts = parts_in_the_code()
+    assert parts >= {"source", "state", "windows"}
+    assert set(re.findall(r"`(\w+)`", CATALOGUE["streamsvc_retries_total"].meaning)) == parts
+    table = RUNBOOK.partition("## StreamsvcNotReady")[2].partition("\n## ")[0]
+    said = " ".join(re.findall(r"(?m)^\| (`[^:|]*):", table))
+    assert set(re.findall(r"`(\w+)`", said)) == parts - {"windows"}, "their closing does not make a pipeline unready"
+
+
+@pytest.mark.parametrize("alert", ["StreamsvcResultsLate", "StreamsvcClockAhead"])
+def test_a_source_that_is_quiet_alarms_nobody(alert: str) -> None:
+    """Then the last windows stay open, or ``close_idle_after`` lifts the watermark beyond the clock."""
+    (rule,) = [rule for rule in RULES if rule["alert"] == alert]
+    assert re.search(
+        r"and on \(service, pipeline\) .*streamsvc_records_read_total\[\d+m\]\)\) > 0$", rule["expr"].strip()
+    )
