@@ -172,7 +172,8 @@ class KinesisSource(Model):
         ge=1,
         le=3600,
         description="A shard that another worker asks for is given once what was read of it has landed, or after so"
-        " long: then the other reads that again. Longer than it takes to land a segment.",
+        " long: then the other reads that again. Longer than it takes to land a segment, and at least `failover`, which"
+        " is what it is where that is longer than this default.",
     )
     max_leases: Whole | None = Field(
         default=None,
@@ -191,6 +192,10 @@ class KinesisSource(Model):
         """Of the stream."""
         return self.stream or str(self.stream_arn).rpartition("/")[2]
 
+    @property
+    def handover_s(self) -> float:
+        return max(self.handover, self.failover)
+
     @field_validator("start")
     @classmethod
     def _is_a_start(cls, start: str) -> str:
@@ -205,6 +210,20 @@ class KinesisSource(Model):
                 raise ValueError("`engine: kcl` shares shards by its own leases: leave out `leases: none`")
             if self.start == "committed":
                 raise ValueError("`start: committed` reads the lease table of a KCL: leave out `leases: none`")
+            if {"handover", "max_leases"} & self.model_fields_set:
+                raise ValueError(
+                    "without leases the one worker reads every shard, and gives none: leave out `handover` and"
+                    " `max_leases`, or `leases: none`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_time_to_hand_over(self) -> Self:
+        if "handover" in self.model_fields_set and self.handover < self.failover:
+            raise ValueError(
+                f"`handover` ({self.handover:g}s) is shorter than `failover` ({self.failover:g}s): the lease table is"
+                " read every tenth of `failover`, and what was read would have no time to land: make it as long"
+            )
         return self
 
     @model_validator(mode="after")

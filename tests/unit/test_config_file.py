@@ -526,6 +526,14 @@ def test_a_kinesis_source(folder: Folder) -> None:
     assert lease_table("web-logs", "access", named) == "my-app"
 
 
+@pytest.mark.parametrize(("failover", "handover_s"), [("10s", 60.0), ("5m", 300.0)])
+def test_a_handover_that_nobody_wrote_is_as_long_as_failover(folder: Folder, failover: str, handover_s: float) -> None:
+    service = folder.load(with_kinesis(f"{{stream: a, failover: {failover}}}")).service
+    kinesis = service.pipelines["access"].source.kinesis
+    assert kinesis is not None
+    assert kinesis.handover_s == handover_s
+
+
 def test_two_pipelines_do_not_share_a_lease_table(folder: Folder) -> None:
     text = with_kinesis("{stream: a, application: app}")
     second = text[text.index("  access:") :].replace("  access:", "  other:").replace("lake/access/", "lake/other/")

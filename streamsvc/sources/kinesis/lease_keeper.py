@@ -298,7 +298,7 @@ class LeaseKeeper(AbstractAsyncContextManager["LeaseKeeper"]):
             holding.lease = ours[shard]
         asked = frozenset((shard, self._rows[shard].wanted_by) for shard in asked_for(self._worker, self._held_rows()))
         if new := frozenset(shard for shard, _ in asked - self._asked):
-            self._events.put_nowait(Asked(new, max(0.0, self._policy.handover_s - 2 * self._policy.scan_s)))
+            self._events.put_nowait(Asked(new, self._policy.handover_s - 2 * self._policy.scan_s))
         self._asked = asked
 
     def _held_rows(self) -> list[Lease]:

@@ -279,7 +279,7 @@ class KinesisSource:
         initial = {"trim_horizon": "TRIM_HORIZON", "committed": "TRIM_HORIZON", "latest": "LATEST"}
         policy = LeasePolicy(
             failover_s=self._options.failover,
-            handover_s=self._options.handover,
+            handover_s=self._options.handover_s,
             max_leases=self._options.max_leases,
             initial=initial.get(self._options.start, "AT_TIMESTAMP"),
         )
