@@ -55,6 +55,7 @@ class Play:
     at: dict[Split, Position] = field(default_factory=dict)
     values: dict[Split, list[bytes]] = field(default_factory=dict)
     behind: list[tuple[Split, int | None]] = field(default_factory=list)
+    trimmed: list[None] = field(default_factory=list)
 
     def start_at(self, position: Position, split: Split = SPLIT) -> None:
         self.at[split] = position
@@ -85,6 +86,7 @@ async def played(stream: ScriptedStream | None = None, queue_bytes: int = 1024 *
     stream = stream or ScriptedStream(SHARD, OTHER)
     async with ScriptedKcl() as kcl:
         behind: list[tuple[Split, int | None]] = []
+        trimmed: list[None] = []
         source = KclSource(
             stream,
             SETTINGS,
@@ -92,10 +94,11 @@ async def played(stream: ScriptedStream | None = None, queue_bytes: int = 1024 *
             queue_bytes=queue_bytes,
             restart_s=0.01,
             on_behind=lambda split, milliseconds: behind.append((split, milliseconds)),
+            on_trimmed=lambda: trimmed.append(None),
         )
         async with source:
             await kcl.restarted()
-            yield Play(kcl, stream, source, behind=behind)
+            yield Play(kcl, stream, source, behind=behind, trimmed=trimmed)
 
 
 async def nothing_more(task: asyncio.Task[None]) -> None:
@@ -121,6 +124,17 @@ async def test_records_come_in_order_and_aggregates_keep_their_places() -> None:
         assert play.at[SPLIT] == position_after("200", 2)
         assert batch.keys().to_pylist()[0] == b"key-100"
         assert batch.arrivals().cast("int64").to_pylist()[0] == arrival_ms("100")
+
+
+@pytest.mark.parametrize(("first", "times"), [(104, 0), (105, 1)])
+async def test_that_the_last_record_is_gone_is_counted(first: int, times: int) -> None:
+    async with played() as play:
+        shard = await play.kcl.start(SHARD, "TRIM_HORIZON")
+        await play.event()
+        play.start_at(position_after("104"))
+        await shard.process(numbered(first, 109))
+        await play.read_to(position_after("109"))
+        assert len(play.trimmed) == times
 
 
 async def test_only_what_has_landed_is_checkpointed() -> None:

@@ -20,12 +20,14 @@ def member(options: KinesisOptions, reader: Reader) -> Source:
     application = application_name(reader.service, reader.pipeline, options)
     settings = settings_for(options, reader.aws, application, table, reader.instance)
     stream = _native(options, reader, joins=False)
+    counts = Counts(reader.metrics, reader.pipeline)
     return KclSource(
         stream,
         settings,
         command_line(find_runtime(), settings),
         queue_bytes=reader.queue_bytes,
-        on_behind=Counts(reader.metrics, reader.pipeline).behind,
+        on_behind=counts.behind,
+        on_trimmed=counts.trimmed,
     )
 
 

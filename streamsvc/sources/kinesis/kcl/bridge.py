@@ -59,6 +59,7 @@ class Bridge:
     """stream:       the same stream as read without the KCL: what the KCL does not bring again is read there
     landed:       where each split was last acknowledged
     on_behind:    told how far the reading of a split is behind, in milliseconds; ``None``: it is read no longer
+    on_trimmed:   told when what was read last is gone by retention
     hold_s:       how long the KCL is kept from giving a shard away while its segment lands
     long_message: of lines that are longer than a socket's buffer one is taken in at a time
     """
@@ -67,6 +68,7 @@ class Bridge:
     inbox: Inbox
     hold_s: float
     on_behind: Callable[[Split, int | None], None]
+    on_trimmed: Callable[[], None]
     changes: Changes = field(default_factory=Changes)
     landed: dict[Split, Position] = field(default_factory=dict)
     events: asyncio.Queue[SplitEvent | BaseException] = field(default_factory=asyncio.Queue)

@@ -260,6 +260,7 @@ class Shard:
         if first is None or self._came_to != BEGINNING or not isinstance(place, FromRecord):
             return
         if place.sub > 0 and first.sequence_number != place.sequence:
+            self._bridge.on_trimmed()
             log.error(
                 "the last record that was read is gone by retention; others behind it may be, too",
                 split=self.split,

@@ -49,6 +49,7 @@ class KclSource:
     settings:    what the daemon is told
     command:     the daemon's, see ``command_line``; run in a folder with the files of ``write_files``
     on_behind:   told how far the reading of a split is behind, in milliseconds; ``None``: it is read no longer
+    on_trimmed:  told when what was read last of a split is gone by retention
     hold_s:      how long the KCL is kept from giving a shard away while its segment lands
     queue_bytes: what may wait for the pipeline. Beside it one long message is in hand at a time, and the JVM has a
                  heap of its own
@@ -64,11 +65,12 @@ class KclSource:
         hold_s: float = 0.8 * HANDOFF_S,
         restart_s: float = 1.0,
         on_behind: Callable[[Split, int | None], None] = lambda _split, _milliseconds: None,
+        on_trimmed: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._command = command
         self._restart_s = restart_s
-        self._bridge = Bridge(stream, Inbox(queue_bytes), hold_s, on_behind)
+        self._bridge = Bridge(stream, Inbox(queue_bytes), hold_s, on_behind, on_trimmed)
         self._stream = stream
         self._shards: dict[Split, Shard] = {}
         self._tasks: set[asyncio.Task[None]] = set()
