@@ -51,7 +51,8 @@ class ObjectSink:
 
     The path of an object is made from its partition and the segment's id; its rows are a function of the segment's
     ranges, in no particular order (``sort_by`` orders them within a row group). A column of the rows that has the name
-    of a partition column, whatever its case, is left out of the file, as Hive and Spark do: its value is in the path.
+    of a partition column is left out of the file, as Hive and Spark do: its value is in the path. One whose name
+    differs only in case is refused: readers would take both for one column, and the path need not say all of it.
     """
 
     def __init__(
@@ -75,11 +76,14 @@ class ObjectSink:
         """
         self._store = store
         names = tuple(options.partition_by)
-        folded = {name.lower() for name in names}
-        kept = pa.schema([field for field in schema if field.name.lower() not in folded])
+        kept = pa.schema([field for field in schema if field.name not in names])
         format_ = format_of(options)
         max_prefix_bytes = _MAX_KEY_BYTES - _FILE_NAME_BYTES - len(store.url.encode())
-        problems = [*_path_problems(names, place, max_prefix_bytes), *_file_problems(options, kept, format_)]
+        problems = [
+            *_path_problems(names, place, max_prefix_bytes),
+            *_case_problems(names, kept),
+            *_file_problems(options, kept, format_),
+        ]
         if problems:
             raise ConfigError(problems)
         self._layout = Layout(
@@ -137,6 +141,21 @@ def _name_problem(name: str, before: Sequence[str]) -> str | None:
         return f"Arrow, Hive and others pass over folders that begin with {name[0]}: choose another name"
     same = [other for other in before if other.lower() == name.lower()]
     return f"{same[0]} is there already, and case does not count for those who read it" if same else None
+
+
+def _case_problems(names: Sequence[str], kept: pa.Schema) -> list[str]:
+    columns = {column.lower(): column for column in kept.names}
+    return [
+        Problem(
+            f"the rows have a column {columns[name.lower()]}, and case does not count for those who read {name}:"
+            f" choose another name, or {columns[name.lower()]} if the path says all of it",
+            "sink",
+            "partition_by",
+            name,
+        )
+        for name in names
+        if name.lower() in columns
+    ]
 
 
 def _file_problems(options: Options, schema: pa.Schema, format_: Format) -> list[str]:

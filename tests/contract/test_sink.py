@@ -329,6 +329,7 @@ class TestConfiguration:
             ({"partition_by": {"_tag": "tag"}}, "sink.partition_by._tag: .* pass over folders"),
             ({"partition_by": {"": "tag"}}, "a partition column needs a name"),
             ({"partition_by": {"a": "tag", "A": "id"}}, "sink.partition_by.A: a is there already"),
+            ({"partition_by": {"TAG": "'a'"}}, "sink.partition_by.TAG: the rows have a column tag, .* another name"),
             ({"partition_by": dict.fromkeys(SCHEMA.names, "id")}, "sink.partition_by: every column is in the path"),
             ({"parquet": ParquetOptions(sort_by=["items"])}, "sink.parquet.sort_by: there is no order of items"),
         ],
@@ -345,8 +346,8 @@ class TestConfiguration:
         with pytest.raises(ConfigError, match="has no place for one of the columns"):
             sink_of(lake, Options(path="memory://x", format=format_), schema)
 
-    def test_a_column_that_differs_in_case_is_left_out_of_the_file(self, lake: ObjectStore) -> None:
-        (only,) = fill(sink_of(lake, Options(path="memory://x", partition_by={"TAG": "'a'"})), [some_rows(3)]).close(
+    def test_a_column_of_the_path_is_left_out_of_the_file(self, lake: ObjectStore) -> None:
+        (only,) = fill(sink_of(lake, Options(path="memory://x", partition_by={"tag": "'a'"})), [some_rows(3)]).close(
             SEGMENT
         )
         assert pq.read_schema(pa.py_buffer(whole(only)[1])).names == [name for name in SCHEMA.names if name != "tag"]
