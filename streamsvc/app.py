@@ -345,7 +345,7 @@ async def _open_pipeline(
     )
     log = _log(recipe, state, instance_name(spec.slot), source.first_position)
     return RunningPipeline(
-        Identity(name, await log.save_config(rules.document()), recipe.decoder.version, new_segment),
+        Identity(name, await log.save_config(rules.document()), recipe.version, new_segment),
         source,
         log,
         recipe,
@@ -428,5 +428,5 @@ async def replay_of(service: Service, name: str) -> Replay:
 
     recipe = build_recipe(rules, stores, service.memory)
     digest = await found.log.save_config(rules.document())
-    identity = Identity(name, digest, recipe.decoder.version, new_segment)
+    identity = Identity(name, digest, recipe.version, new_segment)
     return Replay(identity, found.log, recipe, build, found.store, found.read)

@@ -116,7 +116,7 @@ class SegmentLog(LogFolder):
             raise ForeignState(
                 "the state belongs to another pipeline: it holds other topics or another stream",
                 hint="Give this pipeline another name, or the service another `state`. To go on under this name all the"
-                " same, keep one of the former topics in `topics` for the first run.",
+                " same, keep one of the former topics in `topics` until a record of the new ones has landed.",
                 known=strange,
                 group=group,
             )

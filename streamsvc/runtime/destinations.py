@@ -187,11 +187,14 @@ class ToWindows:
             await self._log.end(over, "the source has it no longer", self._finish)
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._closer.run(self._policy.poll_s, self._retrying))
-            group.create_task(self._look_on())
-            if self._policy.idle_after_s is not None:
-                group.create_task(self._close_when_silent(self._policy.idle_after_s))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._closer.run(self._policy.poll_s, self._retrying))
+                group.create_task(self._look_on())
+                if self._policy.idle_after_s is not None:
+                    group.create_task(self._close_when_silent(self._policy.idle_after_s))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     async def places(self, splits: list[Split]) -> Mapping[Split, Place]:
         return await take_over(self._log, self._source, splits, self._finish)

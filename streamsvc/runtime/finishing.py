@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from streamsvc.contracts import Source
 from streamsvc.core.redirects import Redirect
 from streamsvc.core.segments import Losses, Plan
-from streamsvc.errors import ForeignVersion, LogCorrupt, PositionLost, StoreRefused
+from streamsvc.errors import ConfigError, ForeignVersion, LogCorrupt, PositionLost, StoreRefused
 from streamsvc.log.segment_log import SegmentLog
 from streamsvc.records import ObjectInfo, Position, Ranges, Split
 from streamsvc.runtime.observer import Observer
@@ -20,20 +20,31 @@ Build: TypeAlias = Callable[[dict[str, Any]], Recipe]
 """A stored configuration to its recipe, without a limit on partitions: what was planned was cut to it."""
 
 
+_FORMER_VERSION = "Run the version of streamsvc that planned it until it is committed, then this one."
+
 RedirectRecipe: TypeAlias = Callable[[Recipe, Redirect], Recipe]
 """The same recipe, which publishes to other places."""
 
 
 async def recipe_of(plan: Plan, log: SegmentLog, build: Build) -> Recipe:
     """The recipe that the plan was made under. Raises ``ForeignVersion``."""
-    recipe = build(await log.config(plan.config))
-    if recipe.decoder.version != plan.decode_version:
+    document = await log.config(plan.config)
+    try:
+        recipe = build(document)
+    except ConfigError as refused:
         raise ForeignVersion(
-            "a pending segment was decoded by another version of the decoder",
-            hint="Run the version of streamsvc that planned it until it is committed, then this one.",
+            "a pending segment was planned under a configuration that this version refuses",
+            hint=_FORMER_VERSION,
+            segment=plan.segment,
+            problems=refused.problems,
+        ) from refused
+    if recipe.version != plan.decode_version:
+        raise ForeignVersion(
+            "a pending segment was decoded by another version",
+            hint=_FORMER_VERSION,
             segment=plan.segment,
             planned_version=plan.decode_version,
-            our_version=recipe.decoder.version,
+            our_version=recipe.version,
         )
     return recipe
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from streamsvc.contracts import Decoder, OpenObjects, OpenRejects, RejectSink, Sink, Transform
 from streamsvc.records import METADATA, ROW, Batch, DataObject, ObjectInfo, Position, Split, ranges_of, row_bounds
-from streamsvc.runtime.window_recipe import WindowRecipe
+from streamsvc.runtime.window_recipe import FOLDING_VERSION, WindowRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,12 @@ class Recipe:
     sink: Sink
     rejects: RejectSink
     window: WindowRecipe | None = None
+
+    @property
+    def version(self) -> int:
+        """Which rows and partials it makes of given records under one configuration, as plans have it: who would make
+        others does not finish them."""
+        return self.decoder.version + (FOLDING_VERSION if self.window is not None else 0)
 
     def sift(self, batch: Batch) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
         """Rows with ``_row``, and the rejects of every step."""

@@ -43,10 +43,11 @@ class UntilEnd:
         if not splits.have_committed(self._ends) or monotonic() - self._asked_at < self._tick_s:
             return False
         self._asked_at = monotonic()
-        for split in sorted(self._ends.keys() - splits.assigned):
-            cursor = (await self._log.standing(split)).cursor
-            if cursor.position < self._ends[split]:
-                await self._check_live(split, cursor)
+        others = sorted(self._ends.keys() - splits.assigned)
+        standings = await self._log.standings(others) if others else {}
+        for split in others:
+            if standings[split].cursor.position < self._ends[split]:
+                await self._check_live(split, standings[split].cursor)
                 return False
         return True
 

@@ -14,6 +14,10 @@ from streamsvc.core.windows.control import Result
 from streamsvc.core.windows.event_time import EventTime
 from streamsvc.records import Finished, Partials, Window
 
+FOLDING_VERSION = 1_000
+"""Added to the decoder's version in the plans of windowed pipelines. To be raised by 1,000 whenever given rows become
+other partials, late rows or rejects than before."""
+
 
 @dataclass(frozen=True, slots=True)
 class WindowRecipe:

@@ -18,7 +18,7 @@ from streamsvc.contracts import ObjectStore, ResultSink
 from streamsvc.core.segments import Watermark
 from streamsvc.core.windows.assignment import FixedWindows
 from streamsvc.core.windows.control import View
-from streamsvc.errors import SourceUnavailable, WindowsChanged
+from streamsvc.errors import SourceUnavailable, StoreRefused, WindowsChanged
 from streamsvc.log.reader import digest_of
 from streamsvc.log.window_log import WindowLog
 from streamsvc.ops.metrics import Metrics
@@ -144,7 +144,7 @@ class Worker:
         )
         self.finisher = Finisher(self.source, self.log, build, self.observer)
         self.pipeline = Pipeline(
-            Identity("p", CONFIG_DIGEST, 1, lambda: f"20261124T000000Z-{uuid4().hex[:12]}"),
+            Identity("p", CONFIG_DIGEST, recipe.version, lambda: f"20261124T000000Z-{uuid4().hex[:12]}"),
             self.source,
             self.log,
             recipe,
@@ -464,6 +464,23 @@ async def test_all_else_goes_on_while_results_have_nowhere_to_go(kind: str, part
     await asyncio.wait([task])
     await settle(world)
     await world.check()
+
+
+class NoPermission:
+    """A ``ResultSink``."""
+
+    async def publish(self, window: Window, results: Finished) -> list[ObjectInfo]:
+        raise StoreRefused("no permission", hint="Ask for it.")
+
+
+async def test_a_refusal_of_results_comes_through_as_it_is() -> None:
+    """Whoever runs the pipeline goes by its class: what waiting does not mend is not tried again."""
+    world = World(17)
+    for at in (50, 300):
+        for split in SPLITS:
+            world.put(split, at)
+    with pytest.raises(StoreRefused, match="no permission"):
+        await world.worker(results=lambda _: NoPermission()).run()
 
 
 async def happens(what: Callable[[], Any]) -> None:

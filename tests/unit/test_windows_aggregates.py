@@ -260,6 +260,17 @@ def test_a_result_that_does_not_fit_is_told_with_its_group(values: pa.Array, agg
     assert "_aggregate_" not in told
 
 
+@pytest.mark.parametrize("value", ["/x_aggregate_99", "_aggregate_99", "my_aggregate_0"])
+def test_a_value_like_one_of_our_columns_is_told_as_it_is(value: str) -> None:
+    rules = AggregationRules({"path": "path"}, {"n": "count(*)"}, then=["SELECT path::INTEGER AS path, n FROM input"])
+    rows = pa.table({"path": [value]})
+    made = WindowAggregation(rules, rows.schema)
+    opened = made.open()
+    opened.add(windowed(rows, [0], [("s", 0)]))
+    [told] = made.finish(opened.partials(), minutes(0)).faults
+    assert told.count(value) == 2
+
+
 def test_sums_beyond_64_bits_that_come_back() -> None:
     rows = pa.table(
         {

@@ -29,6 +29,9 @@ POLL_S = 0.2
 LEAVE_POLL_S = 0.05
 REJOIN_S = 1.0
 
+LEAVE_S = 2.5
+"""How long a group that does not answer is asked to let us go. It is part of ``CLOSE_S``."""
+
 CLOSE_S = 5.0
 """How long leaving the group may take. Without a broker, librdkafka waits out the session for the last commit."""
 
@@ -145,7 +148,7 @@ class Member:
         """Static members do not leave when they close (KIP-345), but do when they unsubscribe while they are open
         (librdkafka, rdkafka_cgrp.c). With KIP-848 they cannot: they say that they will be back (member epoch -2)."""
         if self._leaves and self._recipe.is_classic and not self._rejected:
-            give_up_at = time.monotonic() + CLOSE_S
+            give_up_at = time.monotonic() + LEAVE_S
             consumer.unsubscribe()
             while consumer.memberid() and time.monotonic() < give_up_at:
                 consumer.poll(LEAVE_POLL_S)

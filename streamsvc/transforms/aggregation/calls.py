@@ -181,8 +181,10 @@ def expression_text(connection: duckdb.DuckDBPyConnection, node: Node) -> str:
 
 
 def in_own_words(told: str, texts: Sequence[str]) -> str:
-    """What is told of a group, with its aggregates as people wrote them. ``texts``: see ``Reader``."""
-    return re.sub(rf"{AGGREGATE_COLUMN}(\d+)", lambda column: texts[int(column[1])], told)
+    """What is told of a group, with its aggregates as people wrote them. ``texts``: see ``Reader``. What is told may
+    quote a value, which may look like anything."""
+    named = {f"{AGGREGATE_COLUMN}{number}": text for number, text in enumerate(texts)}
+    return re.sub(rf"\b{AGGREGATE_COLUMN}\d+\b", lambda column: named.get(column[0], column[0]), told)
 
 
 def _is_bare(query: Node) -> bool:
