@@ -298,7 +298,9 @@ def _refused_tables(table: Node) -> Iterator[str]:
         yield _ONLY_INPUT
         return
     if table["sample"]:
-        yield "TABLESAMPLE: which rows pass would be chance; filter with WHERE, on md5_number_lower(column) % 10"
+        yield (
+            "TABLESAMPLE: which rows pass would be chance; filter with WHERE, on md5_number_lower(column::VARCHAR) % 10"
+        )
     if table["column_name_alias"]:
         yield "input AS t(a, b): give columns names in the select list"
 
