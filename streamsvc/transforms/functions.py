@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from streamsvc.transforms.engine import Node, connect, parse
+from streamsvc.transforms.engine import Node, connect, parse, unparse
 
 NOT_OF_THE_RECORD = (
     "does not depend on the record alone, and a record that is read again must become the same row:"
@@ -32,8 +32,18 @@ _LIST_AGGREGATES = {"list_aggregate", "list_aggr", "aggregate", "array_aggregate
 _PADDED = {"lpad", "rpad"}
 _SERIES = {"range", "generate_series"}
 _REPLACED = {"replace", "regexp_replace"}
+_SIZED = {*_SERIES, *_REPLACED, "repeat"}
 MAX_REPLACEMENT = 100
 """Characters; DuckDB does not count what these functions make as memory."""
+_CONSTANT = {
+    "BETWEEN", "CASE", "CAST", "COLLATE", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "OPERATOR", "TYPE",
+}  # fmt: skip
+"""What a constant is made of; all else reads something, or names it."""
+
+_WHOLE = {
+    "TINYINT", "SMALLINT", "INT", "INTEGER", "BIGINT", "HUGEINT",
+    "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT",
+}  # fmt: skip
 _WIDE = {"printf": re.compile(r"%[^a-zA-Z%]*(\*|\d{4})"), "format": re.compile(r"\{[^{}]*(\{|\d{4})")}
 """Patterns that take a width from an argument, or a large one: DuckDB does not count padding as memory."""
 
@@ -61,8 +71,21 @@ def _catalogue() -> dict[str, _Overloads]:
     return named
 
 
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    """``text``: of its value; ``None``: NULL"""
+
+    type: str
+    text: str | None
+
+    @property
+    def number(self) -> int | None:
+        """Of a quoted one, too: a call takes it for a number where it needs one."""
+        return int(self.text) if self.text is not None and re.fullmatch(r"-?[0-9]{1,40}", self.text) else None
+
+
 class Functions:
-    """The functions of this build of DuckDB. ``connection`` only parses."""
+    """The functions of this build of DuckDB. ``connection`` parses, and computes constants."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
@@ -84,6 +107,49 @@ class Functions:
         self._check_name(name)
         arguments = [argument["expression"] for argument in call["arguments"]]
         _check_arguments(name, arguments)
+        self._check_sizes(name, arguments)
+
+    def _check_sizes(self, name: str, arguments: list[Node]) -> None:
+        """What a call makes of every record, whatever it says."""
+        if name in _REPLACED and len(arguments) > 2:
+            constant = self._constant(arguments[2])
+            if constant is None or len(constant.text or "") > MAX_REPLACEMENT:
+                raise ValueError(
+                    f"{name}(text, what, replacement): write the replacement as a literal or another constant, of at"
+                    f" most {MAX_REPLACEMENT} characters; a column takes the place of one occurrence, and no more, by"
+                    " split_part(text, what, 1) || column || split_part(text, what, 2)"
+                )
+        if name not in {*_SERIES, "repeat"}:
+            return
+        constants = [self._constant(argument) for argument in arguments[name == "repeat" :]]
+        if name in _SERIES and len(arguments) > 2 and not _is_whole(arguments[2], constants[2]):
+            raise ValueError(
+                f"{name}(first, last, step): write the step as a whole number, or as step::BIGINT where it is a column;"
+                " a series of times takes as long as a record says: write"
+                f" list_transform({name}(0, count), lambda n: first + to_days(n))"
+            )
+        if _made(name, [constant.number if constant else None for constant in constants]) > MAX_MADE:
+            raise ValueError(
+                f"{name}(...) makes more than {MAX_MADE:,} of it for every record, which would take for ever"
+            )
+
+    def _constant(self, node: Node) -> _Constant | None:
+        """``None``: it is none, may be large, or fails. Raises ``ValueError`` for calls that are not row-wise."""
+        inner = [part for part in _nodes(node) if "class" in part]
+        calls = [part for part in inner if part["class"] == "FUNCTION"]
+        sized = any(call["function_name"].lower() in _SIZED for call in calls)
+        if sized or any(part["class"] not in _CONSTANT for part in inner):
+            return None
+        for call in calls:
+            self.check(call)
+        query = parse(self._connection, "SELECT typeof(NULL), NULL::VARCHAR")[0]["node"]
+        kind, text = query["select_list"]
+        kind["arguments"][0]["expression"] = text["child"] = node
+        try:
+            rows = self._connection.execute(unparse(self._connection, query)).fetchall()
+        except (ValueError, duckdb.Error):
+            return None
+        return _Constant(*rows[0])
 
     def _check_name(self, name: str) -> None:
         overloads = self._named.get(name, _Overloads())
@@ -143,41 +209,28 @@ def _check_arguments(name: str, arguments: list[Node]) -> None:
         width = _literal(arguments[1])
         if width is None or not width.isdecimal() or int(width) > MAX_PAD:
             raise ValueError(f"{name}(text, width, padding): write the width as a number, at most {MAX_PAD}")
-    if name in _REPLACED and len(arguments) > 2:
-        replacement = _text(arguments[2])
-        if replacement is None or len(replacement) > MAX_REPLACEMENT:
-            raise ValueError(
-                f"{name}(text, what, replacement): write the replacement as a literal, of at most {MAX_REPLACEMENT}"
-                " characters; a column goes between the parts of a split: split_part(text, what, 1) || column || ..."
-            )
-    if name in _SERIES and len(arguments) > 2 and _number(arguments[2]) is None:
-        raise ValueError(
-            f"{name}(first, last, step): write the step as a whole number; a series of times takes as long as a record"
-            f" says: write list_transform({name}(0, count), lambda n: first + to_days(n))"
-        )
-    if _made(name, arguments) > MAX_MADE:
-        raise ValueError(f"{name}(...) makes more than {MAX_MADE:,} of it for every record, which would take for ever")
     if name in _WIDE and arguments:
         pattern = _text(arguments[0])
         if pattern is None or _WIDE[name].search(pattern):
             raise ValueError(f"{name}(pattern, ...): write the pattern as a literal, with widths as numbers under 1000")
 
 
-def _made(name: str, arguments: list[Node]) -> int:
+def _made(name: str, numbers: list[int | None]) -> int:
     """How many elements a call makes of every record; 0 if that depends on the record."""
-    numbers = [_number(argument) for argument in arguments]
-    if name == "repeat" and len(numbers) == 2:
-        return numbers[1] or 0
     known = [number for number in numbers if number is not None]
+    if name == "repeat" and len(known) == 1:
+        return known[0]
     if name not in _SERIES or len(known) < len(numbers) or not 1 <= len(known) <= 3 or known[2:] == [0]:
         return 0
     first, last = (0, known[0]) if len(known) == 1 else known[:2]
     return abs(last - first) // abs(known[2] if known[2:] else 1)
 
 
-def _number(node: Node) -> int | None:
-    text = _literal(node)
-    return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,20}", text) else None
+def _is_whole(node: Node, constant: _Constant | None) -> bool:
+    """An expression, and what it is if it is a constant."""
+    if constant is not None:
+        return constant.type in _WHOLE
+    return node["class"] == "CAST" and node["type_expr"]["type_name"].upper() in _WHOLE
 
 
 def _literal(node: Node) -> str | None:

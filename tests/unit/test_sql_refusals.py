@@ -7,6 +7,7 @@ import re
 import pyarrow as pa
 import pytest
 
+from streamsvc.records import ROW
 from streamsvc.transforms.engine import SqlProblems
 from streamsvc.transforms.placement import Placement
 from streamsvc.transforms.sql import SqlTransform
@@ -166,6 +167,7 @@ REFUSED = {
         "SELECT gen_random_uuid() AS n FROM input",
         "SELECT uuidv7() AS n FROM input",
         "SELECT now() AS n FROM input",
+        "SELECT replace(host, 'a', now()::VARCHAR) AS n FROM input",
         "SELECT today() AS n FROM input",
         "SELECT current_date AS n FROM input",
         "SELECT CURRENT_TIMESTAMP AS n FROM input",
@@ -211,10 +213,15 @@ REFUSED = {
         "SELECT replace(host, 'a', tags[1]) AS n FROM input",
         "SELECT regexp_replace(host, 'a', repeat('b', 1000), 'g') AS n FROM input",
         f"SELECT replace(host, 'a', '{'b' * 101}') AS n FROM input",
+        "SELECT replace(host, 'a', repeat('b', 101)) AS n FROM input",
+        "SELECT replace(host, 'a', 'b'::INTEGER::VARCHAR) AS n FROM input",
+        "SELECT replace(host, 'a', lower(host)) AS n FROM input",
     ],
     "as a whole number": [
         "SELECT generate_series(datetime, datetime + INTERVAL 1 YEAR, INTERVAL 1 SECOND) AS n FROM input",
         "SELECT range(DATE '2000-01-01', DATE '9000-01-01', INTERVAL 1 SECOND) AS n FROM input",
+        "SELECT range(datetime, datetime, '1') AS n FROM input",
+        "SELECT range(0, bytes, response) AS n FROM input",
     ],
     "version of the SQL engine": ["SELECT hash(host) % 16 AS n FROM input"],
     "width": [
@@ -225,6 +232,9 @@ REFUSED = {
         "SELECT repeat(host, 100000000) AS n FROM input",
         "SELECT list_transform(range(10000000), lambda x: x + 1) AS n FROM input",
         "SELECT generate_series(-100000000, 0, 7) AS n FROM input",
+        "SELECT range(0, 1000 * 1000, 2::BIGINT) AS n FROM input",
+        "SELECT repeat(host, 100000000::BIGINT) AS n FROM input",
+        "SELECT repeat(host, '100000000') AS n FROM input",
     ],
     "makes a table": ["SELECT read_text('/etc/passwd') AS n FROM input"],
     PRIVATE: [
@@ -292,6 +302,32 @@ def test_refused_with_the_reason(why: str, sql: str) -> None:
     with pytest.raises(ValueError, match=re.escape(why)) as refusal:
         SqlTransform(sql, SCHEMA)
     assert len(str(refusal.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("replace(host, '-', chr(32))", "a b"),
+        ("replace(host, '-', 'b' || 'c')", "abcb"),
+        ("replace(host, '-', '+'::VARCHAR)", "a+b"),
+        ("replace(host, '-', NULL)", None),
+        ("regexp_replace(host, '[-]', lower('X'), 'g')", "axb"),
+        ("range(1, 5, 2::BIGINT)", [1, 3]),
+        ("range(1, bytes, 1 + 1)", [1, 3]),
+        ("generate_series(1, bytes, response::BIGINT)", [1, 4]),
+    ],
+)
+def test_a_constant_is_as_good_as_a_literal(expression: str, value: object) -> None:
+    rows = pa.record_batch({"host": ["a-b"], "bytes": [5], "response": [3], ROW: pa.array([0], pa.int32())})
+    made = SqlTransform(f"SELECT {expression} AS made FROM input", rows.schema.remove(3)).apply(rows)
+    assert made.rows["made"].to_pylist() == [value]
+
+
+def test_the_sample_that_a_hint_names_works_for_numbers() -> None:
+    with pytest.raises(ValueError, match=r"md5_number_lower\(column::VARCHAR\) % 10") as refusal:
+        SqlTransform("SELECT host FROM input TABLESAMPLE 10%", SCHEMA)
+    sample = str(refusal.value).rpartition(" on ")[2].replace("column", "bytes")
+    SqlTransform(f"SELECT host FROM input WHERE {sample} = 0", SCHEMA)
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
