@@ -87,7 +87,8 @@ class ObjectSink(Model):
     compression_level: int | None = Field(default=None, description="zstd: 1 to 22; gzip: 1 to 9.")
     partition_by: dict[str, str] = Field(
         default_factory=dict,
-        description="name: SQL expression over the columns. Makes prefixes as Hive does, name=value/, in this order.",
+        description="name: SQL expression over the columns. Makes prefixes as Hive does, name=value/, in this order; a"
+        " column of the same name is in the path, and not in the files.",
     )
     buffer: Buffer = Field(default=Buffer(), description="When objects are closed.")
     max_partitions: Whole = Field(default=500, description="Of one segment; one more closes it early.")
