@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -13,6 +14,9 @@ import typer
 from streamsvc.errors import ConfigError, StreamsvcError
 
 DONE, FAILED, BAD_USAGE, REJECTS = 0, 1, 2, 3
+
+DUCKDB_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of whatever the handler of a signal raises while it computes."""
 
 app = typer.Typer(
     help="Kafka and Kinesis to partitioned Parquet on object storage, exactly once.",
@@ -260,7 +264,14 @@ def main() -> None:
 
     The first process of a container does not hear a signal for which it has no handler, so there is one from the start.
     """
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    terminated = 0
+
+    def terminate(number: int, _: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = 128 + number
+        sys.exit(terminated)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app()
     except ConfigError as error:
@@ -269,6 +280,12 @@ def main() -> None:
     except StreamsvcError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(FAILED)
+    except RuntimeError as error:
+        if str(error) != DUCKDB_INTERRUPTED:
+            raise
+        if terminated:
+            sys.exit(terminated)
+        raise KeyboardInterrupt from None
     except OSError as error:
         print(f"{error.strerror}: {error.filename or 'standard input or output'}", file=sys.stderr)
         sys.stderr.flush()

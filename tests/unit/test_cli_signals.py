@@ -25,6 +25,28 @@ def test_sigterm_is_heard_from_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize(("number", "end"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_while_duckdb_computes_ends_as_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, end: type[BaseException]
+) -> None:
+    """DuckDB swallows what the handler raises; seen when a worker was stopped while it read its configuration."""
+
+    def compute() -> None:
+        try:
+            signal.raise_signal(number)
+        except (SystemExit, KeyboardInterrupt):
+            raise RuntimeError("Query interrupted") from None
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "app", compute)
+    try:
+        with pytest.raises(end) as ended:
+            cli.main()
+        assert end is KeyboardInterrupt or ended.value.args == (143,)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 async def test_a_demo_that_is_stopped_twice_does_not_wait() -> None:
     """The first one lands what is there; the second one ends as without a handler."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
