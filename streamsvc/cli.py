@@ -6,17 +6,17 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
 from streamsvc.errors import ConfigError, StreamsvcError
+from streamsvc.ops.ending import end_at_once
 
 DONE, FAILED, BAD_USAGE, REJECTS = 0, 1, 2, 3
 
 DUCKDB_INTERRUPTED = "Query interrupted"
-"""What DuckDB makes of whatever the handler of a signal raises while it computes."""
+"""What DuckDB makes of Ctrl-C while it computes."""
 
 app = typer.Typer(
     help="Kafka and Kinesis to partitioned Parquet on object storage, exactly once.",
@@ -263,15 +263,10 @@ def main() -> None:
     """The console script: errors are printed for people, without a traceback.
 
     The first process of a container does not hear a signal for which it has no handler, so there is one from the start.
+    It ends the process and raises nothing: DuckDB, called at that moment, would make some error of its own of that.
+    What lands records has a handler of its own, which drains.
     """
-    terminated = 0
-
-    def terminate(number: int, _: FrameType | None) -> None:
-        nonlocal terminated
-        terminated = 128 + number
-        sys.exit(terminated)
-
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, lambda number, _: end_at_once(128 + number))
     try:
         app()
     except ConfigError as error:
@@ -283,8 +278,6 @@ def main() -> None:
     except RuntimeError as error:
         if str(error) != DUCKDB_INTERRUPTED:
             raise
-        if terminated:
-            sys.exit(terminated)
         raise KeyboardInterrupt from None
     except OSError as error:
         print(f"{error.strerror}: {error.filename or 'standard input or output'}", file=sys.stderr)

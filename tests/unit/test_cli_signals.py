@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -11,38 +13,37 @@ from streamsvc import cli
 from streamsvc.commands.demo import _on_first_signal
 
 
-def test_sigterm_is_heard_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default the first process of a container, unlike others, is not ended by it."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def test_sigterm_is_heard_from_the_start() -> None:
+    """By default the first process of a container, unlike others, is not ended by it. Nothing is raised: DuckDB makes
+    errors of its own of what a handler raises. Seen when a worker was stopped while it read its configuration."""
+    code = """
+import signal, sys
+from streamsvc import cli
+def stopped():
+    print("half a line", end="")
     try:
-        monkeypatch.setattr("sys.argv", ["streamsvc", "--help"])
-        with pytest.raises(SystemExit):
-            cli.main()
-        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-        with pytest.raises(SystemExit, match="143"):
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException:
+        sys.exit(1)
+cli.app = stopped
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (143, b"half a line")
 
 
-@pytest.mark.parametrize(("number", "end"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
-def test_a_signal_while_duckdb_computes_ends_as_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, end: type[BaseException]
-) -> None:
-    """DuckDB swallows what the handler raises; seen when a worker was stopped while it read its configuration."""
-
+def test_ctrl_c_while_duckdb_computes_ends_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     def compute() -> None:
         try:
-            signal.raise_signal(number)
-        except (SystemExit, KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
             raise RuntimeError("Query interrupted") from None
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(cli, "app", compute)
     try:
-        with pytest.raises(end) as ended:
+        with pytest.raises(KeyboardInterrupt):
             cli.main()
-        assert end is KeyboardInterrupt or ended.value.args == (143,)
     finally:
         signal.signal(signal.SIGTERM, before)
 
