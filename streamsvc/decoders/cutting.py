@@ -91,9 +91,9 @@ def _read(buffer: pa.Buffer, delimiter: str, width: int) -> tuple[list[pa.Array]
             check_utf8=False, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
         ),
     )
-    return [_whole(column) for column in table.columns], misfits
+    return [whole(column) for column in table.columns], misfits
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
+def whole(column: pa.ChunkedArray) -> pa.Array:
     """``combine_chunks`` copies also what is one chunk already."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

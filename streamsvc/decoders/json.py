@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json
 
-from streamsvc.decoders.cutting import joined
+from streamsvc.decoders.cutting import joined, whole
 from streamsvc.decoders.json_exact import EXTRA, STRING, ExactReader
 from streamsvc.decoders.json_types import ColumnType, arrow_type, decimal_scales, is_plain, wire_type
 from streamsvc.decoders.json_values import finish
@@ -189,7 +189,7 @@ class JsonDecoder:
             named = _REFUSED_ROW.search(str(error))
             refused = int(named[1]) if named else None
         table = pa.Table.from_batches(batches, schema=self._plain)
-        return _ArrowRead([column.combine_chunks() for column in table.columns], table.num_rows, refused)
+        return _ArrowRead([whole(column) for column in table.columns], table.num_rows, refused)
 
     def _with_loose(self, texts: pa.Array, plain: _Columns) -> tuple[_Columns, _Faults]:
         if self._loose_exact is None:
