@@ -252,7 +252,7 @@ def _show_results(console: Console, folder: Path, produced: int) -> None:
             console.print("\n[bold]What was rejected, and why[/bold] (each with its position and bytes)")
             _show(connection.sql(REJECTS.format(lake=lake)))
         if any((lake / "access").rglob("*.parquet")):
-            console.print("\n[bold]The lake, asked by DuckDB[/bold] (from this folder, yours says the same)")
+            console.print("\n[bold]The lake, asked by DuckDB[/bold] (started in this folder, yours answers the same)")
             console.print(QUERY.format(lake=_short(lake)), highlight=False, style="dim", soft_wrap=True)
             _show(connection.sql(QUERY.format(lake=lake)))
         if any((lake / "per_10s").rglob("*.parquet")):
